@@ -143,13 +143,17 @@ def _in_bank_order(m: Module, array: MacArray, turn, ends, where):
             result = Mux(number == k, choices[k], result)
         return result
 
+    banks = []
     for at in range(ROW_ENDS + 1):
         turned = [[*ends[k:], turn, *ends[:k]] for k in range(ROW_ENDS + 1)]
         end = Signal.like(turn, name=f"read_end{at}")
-        m.d.sync += [
-            end.eq(by(sum(before), [order[at] for order in turned])),
-            array.read.before[at].eq(banks_before(array.grid, end)),
-        ]
+        m.d.sync += end.eq(by(sum(before), [order[at] for order in turned]))
+        banks.append(banks_before(array.grid, end))
+    # Banks before an end are before all later ones, too.
+    m.d.sync += [
+        array.read.which[0].eq((banks[1] & ~banks[0]) | ~(banks[1] | banks[2])),
+        array.read.which[1].eq(~banks[1]),
+    ]
     for at in range(ROW_ENDS + 2):
         turned = [
             [*(lies.wrapped for lies in where[k:]), *(lies.row for lies in where[: k + 1])]

@@ -6,11 +6,12 @@ cycle, and the rows input store a whole beat.
 
 from __future__ import annotations
 
-from amaranth.hdl import Const, Module, Mux, Signal, signed, unsigned
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, signed, unsigned
 from amaranth.lib import data
 from amaranth.lib.wiring import Component, In, Out
 from amaranth.utils import ceil_log2
 
+from neuflow.blocks.choose import chosen
 from neuflow.blocks.convolver_model import ROW_ENDS
 from neuflow.blocks.ram import Ram
 from neuflow.blocks.streams import WORD_BITS
@@ -29,14 +30,15 @@ def bank_address(grid: GridConfig) -> data.StructLayout:
 
 
 def read_address(grid: GridConfig) -> data.StructLayout:
-    """Return the layout of a reading of a word a bank: banks in ``before[k]``, each of which holds
-    those before it, use row ``rows[k]``, those in none of them the last row.
+    """Return the layout of a reading of a word a bank: bank b uses row ``rows[n]``, where bit b of
+    ``which[k]`` is bit k of n. So it is chosen in one look-up table a bit.
     """
     rows = bank_address(grid).members["row"]
+    number = len(range(ROW_ENDS + 2))
     return data.StructLayout(
         {
-            "before": data.ArrayLayout(unsigned(grid.row_banks), ROW_ENDS + 1),
-            "rows": data.ArrayLayout(rows, ROW_ENDS + 2),
+            "which": data.ArrayLayout(unsigned(grid.row_banks), ceil_log2(number)),
+            "rows": data.ArrayLayout(rows, number),
         }
     )
 
@@ -147,16 +149,14 @@ class RowBanks(Component):
         for bank in range(banks):
             odd = bank // (self.grid.bus_words // 2) % 2
             ram = Ram(WORD_BITS, self.grid.row_words // banks)
-            row = read.rows[ROW_ENDS + 1]
-            for k in reversed(range(ROW_ENDS + 1)):
-                row = Mux(read.before[k][bank], read.rows[k], row)
+            which = Cat(bits[bank] for bits in read.which)
             m.submodules[f"bank{bank}"] = ram
             m.d.comb += [
                 ram.write_enable.eq(self.enables[bank]),
                 ram.write_address.eq(Mux(at.before[bank], at.wrapped[odd], at.row[odd])),
                 ram.write_data.eq(self.beat.word_select(bank % self.grid.bus_words, WORD_BITS)),
                 ram.read_enable.eq(self.read_enable),
-                ram.read_address.eq(row),
+                ram.read_address.eq(chosen(list(read.rows), which)),
                 self.words[bank].eq(ram.read_data),
             ]
         return m

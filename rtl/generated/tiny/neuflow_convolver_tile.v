@@ -155,7 +155,7 @@ module \neuflow_convolver_tile.convolver  (
   wire [17:0] block;
   wire [191:0] parameters;
   wire [219:0] config__payload;
-  wire [47:0] read;
+  wire [39:0] read;
   wire [511:0] config__payload_49, following;
   wire [63:0] value;
   wire [95:0] pixel;
@@ -227,7 +227,7 @@ module \neuflow_convolver_tile.convolver  (
       .i__ready(weights__ready), .i__valid(i__valid_86), .listening(weights_listening),
       .parameters(parameters), .parameters_beats(config__payload_69[135:134]),
       .parameters_take(parameters_take), .parameters_valid(parameters_valid),
-      .parameters_wanted(parameters_wanted), .port_2344_16(block[17:16]), .read(read_122),
+      .parameters_wanted(parameters_wanted), .port_2354_16(block[17:16]), .read(read_122),
       .ready(ready), .rewind(rewind), .value(value), .weights_gated_rst(array_gated_rst));
 endmodule
 
@@ -257,7 +257,7 @@ module \neuflow_convolver_tile.convolver.array  (
   output wire read_enable,
   output reg hand_over = 1'h0,
   output reg [17:0] block = 18'h0,
-  output reg [47:0] read = 48'h0,
+  output reg [39:0] read = 40'h0,
   input wire drain_ready,
   input wire follows,
   input wire [511:0] following,
@@ -311,134 +311,136 @@ module \neuflow_convolver_tile.convolver.array  (
   reg [7:0] s9_masks_q = 8'h0;
   reg [8:0] channel_base = 9'h0, linear = 9'h0, offset = 9'h0, offset_251 = 9'h0;
   reg [9:0] group_ends_left = 10'h0;
-  wire n70, n56, n34, n69, n54, n33, n52, n49, n50, n64, n48, n31, n3, n35, n46, n47, n45, n65, n7,
-    n44, n68, n42, n43, n36, n67, n21, n22, n23, n24, n4, n20, n71, n59, n58, n38, n39, n51, n53,
-    n55, n57, n60, n41, awake, block_ends, coordinates_clk, ends_x, fed, first_channel, frees, full,
+  wire n71, n57, n35, n70, n55, n34, n53, n50, n51, n65, n49, n32, n3, n36, n47, n48, n46, n66, n7,
+    n45, n69, n43, n44, n37, n68, n24, n25, n21, n22, n4, n20, n72, n60, n59, n39, n40, n52, n54,
+    n56, n58, n61, n42, awake, block_ends, coordinates_clk, ends_x, fed, first_channel, frees, full,
     goes_on, group_ends, ky_ends, names, no_drain, no_rows, no_weights, pass_ends, s0_last, starts,
     stays, take_151, wraps, wraps_82;
-  wire [10:0] n61, n62, n63, n30;
-  wire [127:0] n66, s9_words;
+  wire [10:0] n62, n63, n64, n31;
+  wire [127:0] n67, s9_words;
   wire [14:0] column, row, where, where_268, where_269;
   wire [15:0] first_x_197, first_y_199, free, last_row_192;
-  wire [19:0] n40, n37;
-  wire [1:0] n25, rows_on_188;
-  wire [20:0] n28;
-  wire [21:0] n27, behind0_beyond, behind1_beyond, next_group_beyond, next_row_beyond,
+  wire [19:0] n41, n38;
+  wire [1:0] n26, rows_on_188;
+  wire [20:0] n29;
+  wire [21:0] n28, behind0_beyond, behind1_beyond, next_group_beyond, next_row_beyond,
     step_y_wrap_beyond;
-  wire [22:0] n26;
+  wire [22:0] n27;
   wire [2:0] n1, n2, count, turn;
   wire [31:0] s2_weights;
   wire [3:0] end0, end1;
   wire [4:0] behind;
-  wire [5:0] n32, n29, over, over_80, split;
+  wire [5:0] n33, n30, over, over_80, split;
+  wire [7:0] n23;
   assign config__ready = flushing[3];
   assign lanes[5:3] = 3'h0;
   assign read_enable = s6[0];
   assign lanes[2:0] = lanes_q;
   assign idle = ~active;
-  assign {n26[22], n26[20:0]} = $signed({rounds_q, 3'h0}) - $signed({1'h0,
+  assign {n27[22], n27[20:0]} = $signed({rounds_q, 3'h0}) - $signed({1'h0,
     config__payload[224:205]});
-  assign weights_read = issue & n49;
+  assign weights_read = issue & n50;
   assign weights_free = issue & (pass_ends | config__payload[413]);
-  assign issue = active & ~(n65 | stays);
+  assign issue = active & ~(n66 | stays);
   assign fill = begins & ~full;
   assign wait_rows = active & no_rows;
   assign wait_weights = active & ~no_rows & no_weights;
-  assign wait_drain = active & ~n65 & stays;
+  assign wait_drain = active & ~n66 & stays;
   assign released = pass_done ? 16'h0 : kept;
   assign awake_174 = |{s10[0], s9[0], s8[0], s7[0], s5[0], s4[0], s3[0], s1[0], s13[0], s12[0],
-    s11[0], s6[0], s2[0], hand_over, s14_q[0], starts, shift, frees, awake, issue} | n20;
+    s11[0], s6[0], s2[0], starts, issue, shift, hand_over, s14_q[0], awake, frees} | n20;
   assign weights_rewind = issue & group_ends;
-  assign {n29[5], n29[3:0]} = config__payload[116:113] - 1'h1;
+  assign {n30[5], n30[3:0]} = config__payload[116:113] - 1'h1;
   assign n3 = active & begins & full;
   assign ends_x = kx_ends_ends & ~(goes_on & due) | gathers;
   assign no_drain = in_flight | ~drain_ready;
   assign take_151 = hand_over | shift;
   assign s2_weights = s2[1] ? beat[63:32] : beat[31:0];
-  assign s9_words = n66 & {{48{s9_masks_q[7]}}, {16{s9_masks_q[4]}}, {16{s9_masks_q[3]}},
+  assign s9_words = n67 & {{48{s9_masks_q[7]}}, {16{s9_masks_q[4]}}, {16{s9_masks_q[3]}},
     {16{s9_masks_q[2]}}, {16{s9_masks_q[1]}}, {16{s9_masks_q[0]}}};
   assign n4 = s9[0] & s9[10];
   assign n7 = s6[0] & s6[7];
   assign starts = configured & idle;
   assign frees = n3 & kept != free;
   assign n20 = |settling;
-  assign n21 = !{1'h0, n25};
-  assign n22 = n25 == 1'h1;
+  assign n21 = !met;
+  assign n22 = met == 1'h1;
+  assign n23 = ~(8'hff << read_end1);
+  assign n24 = !{1'h0, n26};
+  assign n25 = n26 == 1'h1;
   assign end0 = (turn + s4_split[2:0]) + spread;
   assign end1 = (turn + s4_split[5:3]) + (spread ? 4'h8 - s4_split[5:3] : 4'h0);
-  assign n23 = !met;
-  assign n24 = met == 1'h1;
-  assign n25 = {~end0[3]} + {~end1[3]};
+  assign n26 = {~end0[3]} + {~end1[3]};
   assign behind1_beyond = $signed({1'h0, position}) + $signed(far1_less);
   assign behind0_beyond = $signed({1'h0, position}) + $signed({far0_less_q[22], far0_less_q[20:0]});
   assign next_group_beyond = $signed({1'h0, group_start}) + $signed(group_less);
   assign step_y_wrap_beyond = $signed({1'h0, config__payload[284:265]}) + $signed(row_less);
-  assign n27 = $signed((rows_on[0] ? {gap[20], gap} : 22'h0) + (rows_on[1] ? {gap, 1'h0} : 22'h0)) +
+  assign n28 = $signed((rows_on[0] ? {gap[20], gap} : 22'h0) + (rows_on[1] ? {gap, 1'h0} : 22'h0)) +
     $signed(4'h5);
   assign wraps_82 = $signed(over_80) >= $signed(1'h0);
   assign wraps = $signed(over) >= $signed(1'h0);
-  assign n28 = config__payload[264:245] + 1'h1;
-  assign n30 = config__payload[116] ? {3'h0, config__payload[115] ? {3'h2, config__payload[114] ?
+  assign n29 = config__payload[264:245] + 1'h1;
+  assign n31 = config__payload[116] ? {3'h0, config__payload[115] ? {3'h2, config__payload[114] ?
     {1'h0, config__payload[113] ? 4'h5 : 4'ha} : config__payload[113] ? 5'hf : 5'h16} :
     config__payload[114] ? {2'h1, config__payload[113] ? 6'h1e : 6'h27} : config__payload[113] ?
-    8'h72 : 8'h80} : n63;
+    8'h72 : 8'h80} : n64;
   assign goes_on = config__payload[52] & kx_ends_ends;
   assign names = config__payload[52] ? gathers & ~named : config__payload[51] & kx_ends_ends;
   assign pass_ends = group_ends & pass_ends_ends;
   assign group_ends = block_ends & group_ends_ends;
   assign ky_ends = ends_x & ky_ends_ends;
   assign s0_last = issue & block_ends;
-  assign n31 = issue & pass_ends;
-  assign n32 = n64 ? config__payload[451:446] : 6'h2;
-  assign n33 = config__payload[49:30] == 1'h1;
-  assign n34 = config__payload[58:53] == 1'h1;
-  assign n35 = idle & ~s1[0] & ~s2[0];
-  assign n36 = s2[0] & ~s2[8];
-  assign n37 = n67 ? (wraps_87 & $signed(next_row_beyond) >= $signed(1'h0) ? next_row_beyond[19:0] :
-    row_start + move_102) : n40;
-  assign n38 = |{s2[0], n35, n36, n67};
-  assign n39 = {n35, n36} != 1'h1;
-  assign n40 = s2[5] ? next_group : group_start;
+  assign n32 = issue & pass_ends;
+  assign n33 = n65 ? config__payload[451:446] : 6'h2;
+  assign n34 = config__payload[49:30] == 1'h1;
+  assign n35 = config__payload[58:53] == 1'h1;
+  assign n36 = idle & ~s1[0] & ~s2[0];
+  assign n37 = s2[0] & ~s2[8];
+  assign n38 = n68 ? (wraps_87 & $signed(next_row_beyond) >= $signed(1'h0) ? next_row_beyond[19:0] :
+    row_start + move_102) : n41;
+  assign n39 = |{s2[0], n36, n68, n37};
+  assign n40 = {n36, n37} != 1'h1;
+  assign n41 = s2[5] ? next_group : group_start;
   assign first_channel = config__payload[50] ? s2[5] : s2[3];
-  assign n41 = n38 & {n35, n36, n67} != 1'h1 & n39;
-  assign n42 = n35 | n68 & first_channel;
-  assign n43 = n68 | absent[0];
-  assign n44 = s2[0] & s2[9];
+  assign n42 = n39 & {n36, n68, n37} != 2'h2 & n40;
+  assign n43 = n36 | n69 & first_channel;
+  assign n44 = n69 | absent[0];
+  assign n45 = s2[0] & s2[9];
   assign over_80 = $signed({1'h0, phase_79}) + $signed(delta_less_81);
   assign over = $signed({1'h0, phase}) + $signed(delta_less);
-  assign n45 = s1[0] & s1[7];
-  assign n46 = n35 | s2[0] & s2[4];
-  assign n47 = s2[0] & s2[8];
-  assign n48 = issue & begins;
+  assign n46 = s1[0] & s1[7];
+  assign n47 = n36 | s2[0] & s2[4];
+  assign n48 = s2[0] & s2[8];
+  assign n49 = issue & begins;
   assign block_ends = ky_ends & block_ends_ends;
-  assign n49 = ~odd;
-  assign n50 = idle | weights_rewind & pass_ends_ends;
-  assign n51 = n50 | weights_rewind;
-  assign n52 = idle | s0_last & group_ends_ends;
-  assign n53 = s0_last | n52;
-  assign n54 = idle | n69 & block_ends_ends;
-  assign n55 = n69 | n54;
-  assign n56 = idle | n70 & ky_ends_ends;
-  assign n57 = n56 | n70;
-  assign n58 = idle | n70;
-  assign n59 = idle | n71 & kx_ends_ends;
-  assign n60 = n59 | n71;
-  assign n61 = config__payload[113] ? 11'h400 : 11'h0;
-  assign n62 = config__payload[114] ? {1'h0, config__payload[113] ? 10'h156 : 10'h200} : n61;
-  assign n63 = config__payload[115] ? {2'h0, config__payload[114] ? {3'h2, config__payload[113] ?
-    6'h13 : 6'h2b} : config__payload[113] ? 9'hcd : 9'h100} : n62;
-  assign n64 = config__payload[51] ? names : config__payload[50] | group_ends_ends;
-  assign n65 = no_rows | no_weights;
+  assign n50 = ~odd;
+  assign n51 = idle | weights_rewind & pass_ends_ends;
+  assign n52 = n51 | weights_rewind;
+  assign n53 = idle | s0_last & group_ends_ends;
+  assign n54 = s0_last | n53;
+  assign n55 = idle | n70 & block_ends_ends;
+  assign n56 = n55 | n70;
+  assign n57 = idle | n71 & ky_ends_ends;
+  assign n58 = n57 | n71;
+  assign n59 = idle | n71;
+  assign n60 = idle | n72 & kx_ends_ends;
+  assign n61 = n60 | n72;
+  assign n62 = config__payload[113] ? 11'h400 : 11'h0;
+  assign n63 = config__payload[114] ? {1'h0, config__payload[113] ? 10'h156 : 10'h200} : n62;
+  assign n64 = config__payload[115] ? {2'h0, config__payload[114] ? {3'h2, config__payload[113] ?
+    6'h13 : 6'h2b} : config__payload[113] ? 9'hcd : 9'h100} : n63;
+  assign n65 = config__payload[51] ? names : config__payload[50] | group_ends_ends;
+  assign n66 = no_rows | no_weights;
   assign stays = block_ends & no_drain;
   assign no_rows = begins & ~(full & fed);
-  assign no_weights = n49 & ~weights_ready;
-  assign n66 = {2{s9_words_133}} >> {s9_rotate, 4'h0};
-  assign n67 = s2[0] & ~s2[4];
+  assign no_weights = n50 & ~weights_ready;
+  assign n67 = {2{s9_words_133}} >> {s9_rotate, 4'h0};
+  assign n68 = s2[0] & ~s2[4];
   assign next_row_beyond = $signed({1'h0, row_start}) + $signed(move_less_104);
-  assign n68 = n47 & s2[4];
-  assign n69 = issue & ky_ends;
-  assign n70 = issue & ends_x;
-  assign n71 = issue & ~gathers;
+  assign n69 = n48 & s2[4];
+  assign n70 = issue & ky_ends;
+  assign n71 = issue & ends_x;
+  assign n72 = issue & ~gathers;
   neuflow_locator behind0 (
     .clk(array_gated_clk), .linear(linear), .position(position_261),
       .ring(config__payload[224:205]), .rst(coordinates_gated_rst), .turn(n1), .where(where_269));
@@ -569,7 +571,7 @@ module \neuflow_convolver_tile.convolver.array  (
   end
   always @(posedge array_gated_clk) begin
     if (|{s10[0], s9[0], s8[0], s7[0], s5[0], s4[0], s3[0], s1[0], s13[0], s12[0], s11[0], s6[0],
-      s2[0], hand_over, s14_q[0], starts, shift, frees, coordinates_gated_rst, awake, issue}) begin
+      s2[0], starts, issue, shift, hand_over, s14_q[0], coordinates_gated_rst, awake, frees}) begin
       settling <= 3'h7;
     end else begin
       if (n20) settling <= settling - 1'h1;
@@ -591,7 +593,7 @@ module \neuflow_convolver_tile.convolver.array  (
   end
   always @(posedge array_gated_clk) begin
     if (coordinates_gated_rst) begin
-      by_tap <= 1'h0; spread <= 1'h0; read_end2 <= 3'h0; read_end1 <= 3'h0; read <= 48'h0; read_end0
+      by_tap <= 1'h0; spread <= 1'h0; read <= 40'h0; read_end2 <= 3'h0; read_end1 <= 3'h0; read_end0
         <= 3'h0; met <= 2'h0; position_262 <= 20'h0; far1_less <= 22'h0; far1_q <= 20'h0;
         position_261 <= 20'h0; {far0_less_q[22], far0_less_q[20:0]} <= 22'h0; far0_q <= 20'h0;
         rounds_q <= 18'h0; rotate <= 3'h0; position_257 <= 20'h0; linear <= 9'h0; next_group <=
@@ -618,21 +620,21 @@ module \neuflow_convolver_tile.convolver.array  (
         by_tap <= config__payload[51];
         spread <= config__payload[51] & |gap[2:0];
       end
-      read_end2 <= n21 ? turn : n22 ? end0[2:0] : end1[2:0];
-      read_end1 <= n21 ? end1[2:0] : n22 ? turn : end0[2:0];
-      read <= {n23 ? where[8:3] : n24 ? where_269[8:3] : where_268[8:3], n23 ? where_268[14:9] : n24
-        ? where[8:3] : where_269[8:3], n23 ? where_269[14:9] : n24 ? where_268[14:9] : where[8:3],
-        n23 ? where[14:9] : n24 ? where_269[14:9] : where_268[14:9], ~(8'hff << read_end2), ~(8'hff
-        << read_end1), ~(8'hff << read_end0)};
-      read_end0 <= n21 ? end0[2:0] : n22 ? end1[2:0] : turn;
-      met <= n25;
+      read <= {n21 ? where[8:3] : n22 ? where_269[8:3] : where_268[8:3], n21 ? where_268[14:9] : n22
+        ? where[8:3] : where_269[8:3], n21 ? where_269[14:9] : n22 ? where_268[14:9] : where[8:3],
+        n21 ? where[14:9] : n22 ? where_269[14:9] : where_268[14:9], ~n23, n23 & ~(~(8'hff <<
+        read_end0)) | ~(n23 | ~(8'hff << read_end2))};
+      read_end2 <= n24 ? turn : n25 ? end0[2:0] : end1[2:0];
+      read_end1 <= n24 ? end1[2:0] : n25 ? turn : end0[2:0];
+      read_end0 <= n24 ? end0[2:0] : n25 ? end1[2:0] : turn;
+      met <= n26;
       position_262 <= wraps_87 & $signed(behind1_beyond) >= $signed(1'h0) ? behind1_beyond[19:0] :
         position + far1_q;
       far1_less <= $signed({rounds_q, 4'h0}) - $signed({1'h0, config__payload[224:205]});
       far1_q <= {rounds_q[18:3], 4'h0};
       position_261 <= wraps_87 & $signed(behind0_beyond) >= $signed(1'h0) ? behind0_beyond[19:0] :
         position + far0_q;
-      {far0_less_q[22], far0_less_q[20:0]} <= {n26[22], n26[20:0]};
+      {far0_less_q[22], far0_less_q[20:0]} <= {n27[22], n27[20:0]};
       far0_q <= {rounds_q[19:3], 3'h0};
       rounds_q <= gap[20:3];
       rotate <= where[2:0];
@@ -642,8 +644,8 @@ module \neuflow_convolver_tile.convolver.array  (
         : group_start + group;
       step_y_wrap <= wraps_87 & $signed(step_y_wrap_beyond) >= $signed(1'h0) ?
         step_y_wrap_beyond[19:0] : config__payload[284:265] + config__payload[304:285];
-      group_less <= $signed(n27) - $signed({1'h0, config__payload[224:205]});
-      group <= n27[19:0];
+      group_less <= $signed(n28) - $signed({1'h0, config__payload[224:205]});
+      group <= n28[19:0];
       gap <= config__payload[304:285] - config__payload[80:65];
       row_less <= config__payload[304:285] - config__payload[224:205];
       wraps_87 <= |config__payload[224:205];
@@ -656,15 +658,15 @@ module \neuflow_convolver_tile.convolver.array  (
       delta_less_81 <= config__payload[320:317] - config__payload[116:113];
       move_less <= wraps ? wrapped_less : kept_less;
       move <= wraps ? wrapped : kept_241;
-      wrapped_less <= n28 - config__payload[224:205];
-      wrapped <= n28[19:0];
+      wrapped_less <= n29 - config__payload[224:205];
+      wrapped <= n29[19:0];
       kept_less <= config__payload[264:245] - config__payload[224:205];
       kept_241 <= config__payload[264:245];
       delta_less <= config__payload[316:313] - config__payload[116:113];
       bottom_beyond <= (config__payload[112:97] + config__payload[116:113]) - 1'h1;
-      {top_beyond_q[16], top_beyond_q[3:0]} <= {n29[5], n29[3:0]};
+      {top_beyond_q[16], top_beyond_q[3:0]} <= {n30[5], n30[3:0]};
       right_beyond <= (config__payload[96:81] + config__payload[116:113]) - 1'h1;
-      reciprocal[7:0] <= n30[7:0];
+      reciprocal[7:0] <= n31[7:0];
       {hand_over, s14_q} <= s13;
       s13 <= s12;
       s12 <= s11;
@@ -680,42 +682,42 @@ module \neuflow_convolver_tile.convolver.array  (
       s2 <= s1;
       s1 <= {gathers, goes_on & ~due, goes_on, names, ends_x, begins, pass_ends, group_ends,
         ky_ends, s0_last, starts_block, odd, issue};
-      pass_done <= n31;
+      pass_done <= n32;
       settled <= starts & ~(|flushing);
-      flushing <= {flushing[2:0], n31};
-      maps[1] <= n32[1];
-      one_channel <= n33 & n34;
+      flushing <= {flushing[2:0], n32};
+      maps[1] <= n33[1];
+      one_channel <= n34 & n35;
       in_flight <= in_flight & ~hand_over | s0_last;
-      if (n38 & {s2[10], n35, n36} != 3'h5) begin
+      if (n39 & {s2[10], n36, n37} != 3'h5) begin
         next_x_beyond = $signed({1'h0, position}) + $signed(move_less);
-        position <= n35 ? config__payload[244:225] : n36 ? (wraps_87 & $signed(next_x_beyond) >=
-          $signed(1'h0) ? next_x_beyond[19:0] : position + move) : n37;
+        position <= n36 ? config__payload[244:225] : n37 ? (wraps_87 & $signed(next_x_beyond) >=
+          $signed(1'h0) ? next_x_beyond[19:0] : position + move) : n38;
       end
-      if (n38 & n39) row_start <= n35 ? config__payload[244:225] : n37;
-      if (n41) begin
-        group_start <= n35 ? config__payload[244:225] : n40;
-        channel_base <= n35 ? config__payload[173:165] : first_channel ? config__payload[173:165] :
+      if (n39 & n40) row_start <= n36 ? config__payload[244:225] : n38;
+      if (n42) begin
+        group_start <= n36 ? config__payload[244:225] : n41;
+        channel_base <= n36 ? config__payload[173:165] : first_channel ? config__payload[173:165] :
           next_channel[8:0];
       end
-      if ((n43 | n42) & ~n44) absent <= n42 ? config__payload[511:452] : {1'h0, absent[59:1]};
-      if (n43 | n44 | n42) next_channel <= n44 ? config__payload[184:165] + s2_weights[31:16] : n42
+      if ((n44 | n43) & ~n45) absent <= n43 ? config__payload[511:452] : {1'h0, absent[59:1]};
+      if (n44 | n45 | n43) next_channel <= n45 ? config__payload[184:165] + s2_weights[31:16] : n43
         ? config__payload[184:165] + config__payload[204:185] : next_channel +
         config__payload[204:185];
-      if (s1[0] & s1[8] | n35) phase_79 <= n35 ? config__payload[312:309] : s1[4] ?
+      if (s1[0] & s1[8] | n36) phase_79 <= n36 ? config__payload[312:309] : s1[4] ?
         config__payload[312:309] : wraps_82 ? over_80[3:0] : phase_79 + config__payload[320:317];
-      if (s1[0] | n35) phase <= n35 ? config__payload[308:305] : s1[8] ? config__payload[308:305] :
+      if (s1[0] | n36) phase <= n36 ? config__payload[308:305] : s1[8] ? config__payload[308:305] :
         wraps ? over[3:0] : phase + config__payload[316:313];
-      if (n45) begin
+      if (n46) begin
         first_y <= first_y_199;
         first_x <= first_x_197;
       end
-      if (n47 | n46) tap_y <= n46 ? {{2{config__payload[148]}}, config__payload[148:133]} :
+      if (n48 | n47) tap_y <= n47 ? {{2{config__payload[148]}}, config__payload[148:133]} :
         $unsigned($signed(tap_y) + $signed({1'h0, config__payload[164:157]}));
-      if (s2[0] & ~s2[10] | n47 | n46) tap_x <= n46 ? {{2{config__payload[132]}},
-        config__payload[132:117]} : n47 ? {{2{config__payload[132]}}, config__payload[132:117]} :
+      if (n48 | n47 | s2[0] & ~s2[10]) tap_x <= n47 ? {{2{config__payload[132]}},
+        config__payload[132:117]} : n48 ? {{2{config__payload[132]}}, config__payload[132:117]} :
         $unsigned($signed(tap_x) + $signed({1'h0, config__payload[156:149]}));
       if (s1[3]) block <= {s1[6:5], last_row};
-      if (n48) begin
+      if (n49) begin
         last_row <= last_row_192;
         rows_on <= rows_on_188;
         s1_split <= split;
@@ -726,34 +728,34 @@ module \neuflow_convolver_tile.convolver.array  (
       if (issue) begin
         begins <= group_ends;
         starts_block <= block_ends;
-        odd <= n49 & ~block_ends;
+        odd <= n50 & ~block_ends;
       end
-      if (n51) begin
-        pass_ends_ends <= n50 ? config__payload[19:0] == 1'h1 : pass_ends_left == 2'h2;
-        pass_ends_left <= n50 ? config__payload[19:0] : pass_ends_left - 1'h1;
+      if (n52) begin
+        pass_ends_ends <= n51 ? config__payload[19:0] == 1'h1 : pass_ends_left == 2'h2;
+        pass_ends_left <= n51 ? config__payload[19:0] : pass_ends_left - 1'h1;
       end
-      if (n53) begin
-        group_ends_ends <= n52 ? config__payload[29:20] == 1'h1 : group_ends_left == 2'h2;
-        group_ends_left <= n52 ? config__payload[29:20] : group_ends_left - 1'h1;
+      if (n54) begin
+        group_ends_ends <= n53 ? config__payload[29:20] == 1'h1 : group_ends_left == 2'h2;
+        group_ends_left <= n53 ? config__payload[29:20] : group_ends_left - 1'h1;
       end
-      if (n55) begin
-        block_ends_ends <= n54 ? n33 : block_ends_left == 2'h2;
-        block_ends_left <= n54 ? config__payload[49:30] : block_ends_left - 1'h1;
+      if (n56) begin
+        block_ends_ends <= n55 ? n34 : block_ends_left == 2'h2;
+        block_ends_left <= n55 ? config__payload[49:30] : block_ends_left - 1'h1;
       end
-      if (n57) begin
-        ky_ends_ends <= n56 ? n34 : ky_ends_left == 2'h2;
-        ky_ends_left <= n56 ? config__payload[58:53] : ky_ends_left - 1'h1;
+      if (n58) begin
+        ky_ends_ends <= n57 ? n35 : ky_ends_left == 2'h2;
+        ky_ends_left <= n57 ? config__payload[58:53] : ky_ends_left - 1'h1;
       end
       if (idle | issue & (ky_ends | gathers)) named <= active & ~ky_ends;
       if (idle | issue) gathers <= active & goes_on & due;
-      if (n58) begin
+      if (n59) begin
         after = idle | ky_ends ? config__payload[53] - 1'h1 : left - 1'h1;
         due <= !after;
         left <= after;
       end
-      if (n60) begin
-        kx_ends_ends <= n59 ? config__payload[64:59] == 1'h1 : kx_ends_left == 2'h2;
-        kx_ends_left <= n59 ? config__payload[64:59] : kx_ends_left - 1'h1;
+      if (n61) begin
+        kx_ends_ends <= n60 ? config__payload[64:59] == 1'h1 : kx_ends_left == 2'h2;
+        kx_ends_left <= n60 ? config__payload[64:59] : kx_ends_left - 1'h1;
       end
       if (begins) lanes_q <= count;
     end
@@ -762,21 +764,21 @@ module \neuflow_convolver_tile.convolver.array  (
     if (|{config__payload[116:114], coordinates_gated_rst}) begin
       reciprocal[10] <= 1'h0;
     end else begin
-      reciprocal[10] <= n61[10];
+      reciprocal[10] <= n62[10];
     end
   end
   always @(posedge array_gated_clk) begin
     if (|{config__payload[116:115], coordinates_gated_rst}) begin
       reciprocal[9] <= 1'h0;
     end else begin
-      reciprocal[9] <= n62[9];
+      reciprocal[9] <= n63[9];
     end
   end
   always @(posedge array_gated_clk) begin
     if (config__payload[116] | coordinates_gated_rst) begin
       reciprocal[8] <= 1'h0;
     end else begin
-      reciprocal[8] <= n63[8];
+      reciprocal[8] <= n64[8];
     end
   end
   always @(posedge array_gated_clk) begin
@@ -787,14 +789,14 @@ module \neuflow_convolver_tile.convolver.array  (
     end
   end
   always @(posedge array_gated_clk) begin
-    if (n31 | coordinates_gated_rst) begin
+    if (coordinates_gated_rst | n32) begin
       active <= 1'h0;
     end else begin
       if (!(active)) active <= settled;
     end
   end
   always @(posedge array_gated_clk) begin
-    if (~n64 | coordinates_gated_rst) begin
+    if (~n65 | coordinates_gated_rst) begin
       {maps[5:2], maps[0]} <= 5'h0;
     end else begin
       {maps[5:2], maps[0]} <= {config__payload[451:448], config__payload[446]};
@@ -874,8 +876,8 @@ module \neuflow_convolver_tile.convolver.array.coordinates  (
       {ready_q[82:80], ready_q[47:0]} <= {summed_q[82:80], summed_q[47:0]};
       {summed_q[82:80], summed_q[47:0]} <= {!column_next, row_next < form[47:32], column_next <
         form[31:16], row_next, y_next, x_next};
-      lane0_row <= (first) ? 3'h0 : lane0_row + ready_q[82];
       lane0_column <= (first | ready_q[82]) ? 3'h0 : lane0_column + 1'h1;
+      lane0_row <= (first) ? 3'h0 : lane0_row + ready_q[82];
     end
   end
   always @(posedge coordinates_gated_clk) begin
@@ -1200,7 +1202,7 @@ module \neuflow_convolver_tile.convolver.drain  (
   assign step = have & (n31 | i__ready & last_word);
   assign config__ready = sums_end | n11;
   assign held = o__valid & ~o__ready;
-  assign awake_142 = |{reads, running, waiting, n3, n4, n5, n6, clear, hand_over, awake} | n7;
+  assign awake_142 = |{reads, running, waiting, n3, n4, n5, n6, hand_over, awake, clear} | n7;
   assign o__ready_134 = n1 ? 1'h0 : i__ready;
   assign move = ~r3_beat[0] | i__ready_115;
   assign issue = move & known[2] & available;
@@ -1233,7 +1235,7 @@ module \neuflow_convolver_tile.convolver.drain  (
   assign n13 = n12 | issue;
   assign all_ends = map_ends & row_ends_101;
   assign n14 = n32 | n8 & slot_ends;
-  assign n15 = n8 | n14;
+  assign n15 = n14 | n8;
   assign n16 = n32 | n8 & row_ends_101;
   assign n17 = n16 | n8;
   assign n18 = n32 | n23 & map_ends_99;
@@ -1244,8 +1246,8 @@ module \neuflow_convolver_tile.convolver.drain  (
   assign next_slot = slot_ends ? 20'h0 : slot_base + config__payload[77:62];
   assign n23 = issue & row_ends;
   assign next_map = map_base + config__payload[133:114];
-  assign n24 = clear | drain_gated_rst;
-  assign n25 = drain_gated_rst | step;
+  assign n24 = drain_gated_rst | clear;
+  assign n25 = step | drain_gated_rst;
   assign n26 = words == 2'h3;
   assign n27 = take | n26;
   assign n28 = start | drain_gated_rst;
@@ -1287,7 +1289,7 @@ module \neuflow_convolver_tile.convolver.drain  (
   \neuflow_convolver_tile.convolver.drain.walk  walk (
     .clear(clear), .complete(complete_161), .config_2(config__payload),
       .drain_gated_clk(drain_gated_clk), .drain_gated_rst(drain_gated_rst), .inside_2(inside_2),
-      .mark(s5[1] & s5[2]), .offset(offset), .port_2711_0(s5[1:0]));
+      .mark(s5[1] & s5[2]), .offset(offset), .port_2721_0(s5[1:0]));
   always @(posedge drain_gated_clk) begin
     summed0 <= pixel[47:0] + partial0;
     summed1 <= pixel[95:48] + partial1;
@@ -1309,7 +1311,7 @@ module \neuflow_convolver_tile.convolver.drain  (
     end
   end
   always @(posedge drain_gated_clk) begin
-    if (|{reads, running, waiting, n3, n4, n5, n6, clear, hand_over, drain_gated_rst, awake}) begin
+    if (|{reads, running, waiting, n3, n4, n5, n6, hand_over, drain_gated_rst, awake, clear}) begin
       settling <= 5'h13;
     end else begin
       if (n7) settling <= settling - 1'h1;
@@ -1348,7 +1350,7 @@ module \neuflow_convolver_tile.convolver.drain  (
       three <= &config__payload[135:134];
       two <= config__payload[135];
       known[0] <= n10[0];
-      if (o__valid_135 & o__ready_134 & o__payload_133[34] | n11) leaving <= n11;
+      if (n11 | o__valid_135 & o__ready_134 & o__payload_133[34]) leaving <= n11;
       if (n13) begin
         row_ends <= n12 ? config__payload[77:62] <= 2'h2 : rest <= 3'h4;
         rest <= n12 ? config__payload[77:62] : rest - 2'h2;
@@ -1373,7 +1375,7 @@ module \neuflow_convolver_tile.convolver.drain  (
       end
       if (out__valid & i__ready) sent <= last_word ? 2'h0 : sent + 1'h1;
       if (ends | start) running <= start;
-      if (start | step) begin
+      if (step | start) begin
         n20 = start ? 3'h5 : step ? n21 : {1'h0, left[1], 1'h0};
         {left[2], left[0]} <= {n20[2], n20[0]};
       end
@@ -1387,7 +1389,7 @@ module \neuflow_convolver_tile.convolver.drain  (
         rows_sent <= all_ends ? 16'h0 : n9[15:0];
         slot_base <= next_slot;
       end
-      if (n8 | n23 | issue) read_address <= n8 ? next_slot : n23 ? next_map : read_address + 2'h2;
+      if (issue | n8 | n23) read_address <= n8 ? next_slot : n23 ? next_map : read_address + 2'h2;
       if (n8 | n23) map_base <= n8 ? next_slot : next_map;
     end
   end
@@ -1500,8 +1502,8 @@ module \neuflow_convolver_tile.convolver.drain.packer.merger  (
       placed_count <= (full) ? 2'h2 : total;
       placed_last <= n3;
     end
-    if ((fresh[0] | fills) & n1) rest_0 <= turned[15:0];
-    if ((fresh[1] | fills) & n1) rest_1 <= turned[31:16];
+    if (n1 & (fresh[0] | fills)) rest_0 <= turned[15:0];
+    if (n1 & (fresh[1] | fills)) rest_1 <= turned[31:16];
   end
 endmodule
 
@@ -1575,7 +1577,7 @@ module \neuflow_convolver_tile.convolver.drain.walk  (
   input wire clear,
   input wire mark,
   output wire [15:0] complete,
-  input wire [1:0] port_2711_0,
+  input wire [1:0] port_2721_0,
   output reg inside_2 = 1'h0,
   output reg [19:0] offset = 20'h0,
   input wire [141:0] config_2,
@@ -1590,15 +1592,15 @@ module \neuflow_convolver_tile.convolver.drain.walk  (
   wire [69:0] n5;
   assign complete = marked[31:16] >= config_2[93:78] ? config_2[93:78] : marked[31:16] +
     (marked[15:0] >= config_2[77:62]);
-  assign n2 = fresh & ~port_2711_0[0];
-  assign n3 = port_2711_0[0] | clear | n2;
+  assign n2 = fresh & ~port_2721_0[0];
+  assign n3 = port_2721_0[0] | clear | n2;
   assign after_slot_ends = now[68] ? (now[69] ? one_slot : now[47:32] == slots_less) : now[69];
   assign after_row_ends = now[68] ? one_column : now[15:0] == pitch_less;
   assign after_base = now[68] ? (now[69] ? 20'h0 : now[67:48] + config_2[77:62]) : now[67:48];
   assign after_slot = now[68] ? (now[69] ? 16'h0 : now[47:32] + 1'h1) : now[47:32];
   assign after_row = now[68] ? now[31:16] + 1'h1 : now[31:16];
   assign after_column = now[68] ? 16'h0 : now[15:0] + 1'h1;
-  assign n5 = port_2711_0[1] & ~mark ? marked : {after_slot_ends, after_row_ends, after_base,
+  assign n5 = port_2721_0[1] & ~mark ? marked : {after_slot_ends, after_row_ends, after_base,
     after_slot, after_row, after_column};
   assign n6 = clear | drain_gated_rst | n2;
   always @(posedge drain_gated_clk) begin
@@ -1606,15 +1608,15 @@ module \neuflow_convolver_tile.convolver.drain.walk  (
       marked[69:68] <= 2'h0; now[69:68] <= 2'h0; offset <= 20'h0; inside_2 <= 1'h0; one_slot <=
         1'h0; one_column <= 1'h0; slots_less <= 17'h0; pitch_less <= 17'h0;
     end else begin
-      if ({port_2711_0[0], mark, clear, n2} != 4'h8 & n3) begin
+      if ({port_2721_0[0], mark, clear, n2} != 4'h8 & n3) begin
         n1 = clear ? {one_slot, one_column, 68'h0} : n2 ? {one_slot, one_column, 68'h0} :
-          port_2711_0[0] ? (mark ? {after_slot_ends, after_row_ends, after_base, after_slot,
+          port_2721_0[0] ? (mark ? {after_slot_ends, after_row_ends, after_base, after_slot,
           after_row, after_column} : {2'h0, marked[67:0]}) : {2'h0, marked[67:0]};
         marked[69:68] <= n1[69:68];
       end
       if (n3) begin
         n4 = clear ? {one_slot, one_column, 68'h0} : n2 ? {one_slot, one_column, 68'h0} :
-          port_2711_0[0] ? n5 : {2'h0, now[67:0]};
+          port_2721_0[0] ? n5 : {2'h0, now[67:0]};
         now[69:68] <= n4[69:68];
       end
       offset <= now[67:48] + now[15:0];
@@ -1629,15 +1631,15 @@ module \neuflow_convolver_tile.convolver.drain.walk  (
     if (n6) begin
       marked[67:0] <= 68'h0; now[67:0] <= 68'h0;
     end else begin
-      if (port_2711_0[0] & mark) marked[67:0] <= {after_base, after_slot, after_row, after_column};
-      if (port_2711_0[0]) now[67:0] <= n5[67:0];
+      if (port_2721_0[0] & mark) marked[67:0] <= {after_base, after_slot, after_row, after_column};
+      if (port_2721_0[0]) now[67:0] <= n5[67:0];
     end
   end
   always @(posedge drain_gated_clk) begin
     if (clear | drain_gated_rst) begin
       fresh <= 1'h1;
     end else begin
-      if (port_2711_0[0]) fresh <= 1'h0;
+      if (port_2721_0[0]) fresh <= 1'h0;
     end
   end
 endmodule
@@ -1654,7 +1656,7 @@ module \neuflow_convolver_tile.convolver.row_store  (
   output wire [127:0] words,
   input wire pass_done,
   input wire read_enable,
-  input wire [47:0] read,
+  input wire [39:0] read,
   input wire [219:0] config__payload,
   input wire config__valid,
   input wire clk
@@ -1685,48 +1687,48 @@ module \neuflow_convolver_tile.convolver.row_store.banks  (
   input wire [31:0] at,
   output wire [127:0] words,
   input wire read_enable,
-  input wire [47:0] read,
+  input wire [39:0] read,
   input wire banks_gated_clk
 );
   assign awake = read_enable | |enables;
   neuflow_ram #(.ADDRESS(6), .DEPTH(64), .WIDTH(16)) bank0 (
-    .clk(banks_gated_clk), .read_address(read[0] ? read[29:24] : read[8] ? read[35:30] : read[16] ?
-      read[41:36] : read[47:42]), .read_data(words[15:0]), .read_enable(read_enable),
+    .clk(banks_gated_clk), .read_address(read[8] ? (read[0] ? read[39:34] : read[33:28]) : read[0] ?
+      read[27:22] : read[21:16]), .read_data(words[15:0]), .read_enable(read_enable),
       .write_address(at[0] ? at[25:20] : at[13:8]), .write_data(beat[15:0]),
       .write_enable(enables[0]));
   neuflow_ram #(.ADDRESS(6), .DEPTH(64), .WIDTH(16)) bank1 (
-    .clk(banks_gated_clk), .read_address(read[1] ? read[29:24] : read[9] ? read[35:30] : read[17] ?
-      read[41:36] : read[47:42]), .read_data(words[31:16]), .read_enable(read_enable),
+    .clk(banks_gated_clk), .read_address(read[9] ? (read[1] ? read[39:34] : read[33:28]) : read[1] ?
+      read[27:22] : read[21:16]), .read_data(words[31:16]), .read_enable(read_enable),
       .write_address(at[1] ? at[25:20] : at[13:8]), .write_data(beat[31:16]),
       .write_enable(enables[1]));
   neuflow_ram #(.ADDRESS(6), .DEPTH(64), .WIDTH(16)) bank2 (
-    .clk(banks_gated_clk), .read_address(read[2] ? read[29:24] : read[10] ? read[35:30] : read[18] ?
-      read[41:36] : read[47:42]), .read_data(words[47:32]), .read_enable(read_enable),
+    .clk(banks_gated_clk), .read_address(read[10] ? (read[2] ? read[39:34] : read[33:28]) : read[2]
+      ? read[27:22] : read[21:16]), .read_data(words[47:32]), .read_enable(read_enable),
       .write_address(at[2] ? at[31:26] : at[19:14]), .write_data(beat[47:32]),
       .write_enable(enables[2]));
   neuflow_ram #(.ADDRESS(6), .DEPTH(64), .WIDTH(16)) bank3 (
-    .clk(banks_gated_clk), .read_address(read[3] ? read[29:24] : read[11] ? read[35:30] : read[19] ?
-      read[41:36] : read[47:42]), .read_data(words[63:48]), .read_enable(read_enable),
+    .clk(banks_gated_clk), .read_address(read[11] ? (read[3] ? read[39:34] : read[33:28]) : read[3]
+      ? read[27:22] : read[21:16]), .read_data(words[63:48]), .read_enable(read_enable),
       .write_address(at[3] ? at[31:26] : at[19:14]), .write_data(beat[63:48]),
       .write_enable(enables[3]));
   neuflow_ram #(.ADDRESS(6), .DEPTH(64), .WIDTH(16)) bank4 (
-    .clk(banks_gated_clk), .read_address(read[4] ? read[29:24] : read[12] ? read[35:30] : read[20] ?
-      read[41:36] : read[47:42]), .read_data(words[79:64]), .read_enable(read_enable),
+    .clk(banks_gated_clk), .read_address(read[12] ? (read[4] ? read[39:34] : read[33:28]) : read[4]
+      ? read[27:22] : read[21:16]), .read_data(words[79:64]), .read_enable(read_enable),
       .write_address(at[4] ? at[25:20] : at[13:8]), .write_data(beat[15:0]),
       .write_enable(enables[4]));
   neuflow_ram #(.ADDRESS(6), .DEPTH(64), .WIDTH(16)) bank5 (
-    .clk(banks_gated_clk), .read_address(read[5] ? read[29:24] : read[13] ? read[35:30] : read[21] ?
-      read[41:36] : read[47:42]), .read_data(words[95:80]), .read_enable(read_enable),
+    .clk(banks_gated_clk), .read_address(read[13] ? (read[5] ? read[39:34] : read[33:28]) : read[5]
+      ? read[27:22] : read[21:16]), .read_data(words[95:80]), .read_enable(read_enable),
       .write_address(at[5] ? at[25:20] : at[13:8]), .write_data(beat[31:16]),
       .write_enable(enables[5]));
   neuflow_ram #(.ADDRESS(6), .DEPTH(64), .WIDTH(16)) bank6 (
-    .clk(banks_gated_clk), .read_address(read[6] ? read[29:24] : read[14] ? read[35:30] : read[22] ?
-      read[41:36] : read[47:42]), .read_data(words[111:96]), .read_enable(read_enable),
+    .clk(banks_gated_clk), .read_address(read[14] ? (read[6] ? read[39:34] : read[33:28]) : read[6]
+      ? read[27:22] : read[21:16]), .read_data(words[111:96]), .read_enable(read_enable),
       .write_address(at[6] ? at[31:26] : at[19:14]), .write_data(beat[47:32]),
       .write_enable(enables[6]));
   neuflow_ram #(.ADDRESS(6), .DEPTH(64), .WIDTH(16)) bank7 (
-    .clk(banks_gated_clk), .read_address(read[7] ? read[29:24] : read[15] ? read[35:30] : read[23] ?
-      read[41:36] : read[47:42]), .read_data(words[127:112]), .read_enable(read_enable),
+    .clk(banks_gated_clk), .read_address(read[15] ? (read[7] ? read[39:34] : read[33:28]) : read[7]
+      ? read[27:22] : read[21:16]), .read_data(words[127:112]), .read_enable(read_enable),
       .write_address(at[7] ? at[31:26] : at[19:14]), .write_data(beat[63:48]),
       .write_enable(enables[7]));
 endmodule
@@ -1759,10 +1761,10 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
   reg [19:0] linear = 20'h0, linear_row = 20'h0, position = 20'h0, position_88 = 20'h0, row_position
     = 20'h0, step = 20'h0;
   reg [1:0] lane0 = 2'h0, lane1 = 2'h0, lane2 = 2'h0, lane3 = 2'h0, lap = 2'h0, lead = 2'h0, left =
-    2'h0, low = 2'h0, origin = 2'h0, start = 2'h0, stride = 2'h0, taken = 2'h0;
+    2'h0, low = 2'h0, number, origin = 2'h0, start = 2'h0, stride = 2'h0, taken = 2'h0;
   reg [20:0] pitch_less = 21'h0, step_less = 21'h0, x_step_less = 21'h0;
   reg [21:0] after_beyond;
-  reg [2:0] n6, first_bank_106 = 3'h0, number;
+  reg [2:0] n6, first_bank_106 = 3'h0;
   reg [3:0] banks_used = 4'h0, begins = 4'h0, first, flushing = 4'h0, last_phase = 4'h0, phase_y =
     4'h0, s1_piece_first = 4'h0, s1_piece_phase = 4'h0, settling = 4'hb, used = 4'h0;
   reg [4:0] at_128;
@@ -1772,7 +1774,7 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
   reg [82:0] s2_piece = 83'h0, s3_piece = 83'h0, s4_piece = 83'h0, s5_piece = 83'h0, s6_piece =
     83'h0, s1_piece_q = 83'h0;
   reg [8:0] n7, linear_87 = 9'h0, offset = 9'h0;
-  wire n20, n13, n44, n12, n45, n41, n42, n29, n38, n3, n4, n43, n11, n9, n10, n21, n27, n25, n17,
+  wire n20, n13, n43, n12, n44, n40, n41, n29, n38, n3, n4, n42, n9, n10, n11, n21, n27, n25, n17,
     n19, n22, n37, n23, n24, n26, n28, n31, n8, n32, n36, n30, n34, extends_2, finished, fits,
     i__ready_119, i__valid_120, joins, last_lap, last_phase_y, o__ready, o__valid, record_ends,
     row_ends, starts, store;
@@ -1783,66 +1785,64 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
   wire [1:0] n14, ahead, count;
   wire [21:0] after_row_beyond;
   wire [2:0] rest, turn, unused;
-  wire [3:0] n33, beyond2, of_phase_1;
-  wire [4:0] n46, n35;
+  wire [3:0] n33, of_phase_1;
+  wire [4:0] n45, n35;
   wire [5:0] n1, end_2;
   wire [67:0] o__payload;
   wire [68:5] s0_piece;
-  wire [7:0] n16, n40;
-  wire [8:0] beyond1;
-  wire [8:4] n39;
+  wire [7:0] n16, n39;
+  wire [8:0] beyond1, beyond2;
   assign config__ready = flushing[3];
   assign i__ready = opened & i__ready_119;
-  assign {n39, beyond2} = end_2 - {strides2_q[7:6], 1'h0, strides2_q[4:0]};
   assign s0_piece[20:5] = joins & taken > 1'h0 ? o__payload[15:0] : words[15:0];
   assign s0_piece[36:21] = joins & taken > 1'h1 ? o__payload[31:16] : words[31:16];
   assign s0_piece[52:37] = joins & taken > 2'h2 ? o__payload[47:32] : words[47:32];
   assign s0_piece[68:53] = joins & taken > 2'h3 ? o__payload[63:48] : words[63:48];
-  assign awake = |{finished, starts, store, pass_done, n9, n10, n11} | n12;
+  assign awake = |{n9, finished, starts, store, pass_done, n10, n11} | n12;
   assign i__valid_120 = opened & i__valid;
   assign o__ready = ~valid | store & (last_lap & (by_word_71 ? !left : more | left <= low));
-  assign of_phase_1 = n40[7:4] & {4{pairs}};
+  assign of_phase_1 = n39[7:4] & {4{pairs}};
   assign n1 = where[8:3] + apart;
-  assign row_ends = last_lap & n41 & (by_word_71 ? !low : n42 | extends_2);
+  assign row_ends = last_lap & n40 & (by_word_71 ? !low : n41 | extends_2);
   assign last_lap = ~phases | lap == (fits ? low : left) | lap == last_phase;
   assign n3 = $signed(beyond1) >= $signed(1'h0);
-  assign n4 = $signed({n39, beyond2}) >= $signed(1'h0);
+  assign n4 = $signed(beyond2) >= $signed(1'h0);
   assign store = room & (valid & (~pairs | fits | extends_2));
   assign count = by_word_71 ? 2'h0 : fits ? low : joins ? (more ? 2'h3 : low) : left;
   assign ahead = joins ? count - left : 2'h0;
   assign unused = (o__payload[66:64] - 1'h1) - {1'h0, ahead};
   assign n8 = n38 | o__ready;
-  assign finished = n43 | active & resident & allowed;
-  assign starts = n44 & config__valid & ~(|flushing);
-  assign n9 = o__valid & o__ready;
-  assign n10 = released != freed;
-  assign n11 = i__valid_120 & i__ready_119;
+  assign n9 = i__valid_120 & i__ready_119;
+  assign finished = n42 | active & resident & allowed;
+  assign starts = n43 & config__valid & ~(|flushing);
+  assign n10 = o__valid & o__ready;
+  assign n11 = released != freed;
   assign n12 = |settling;
   assign n13 = split & first_bank_106[1];
   assign n14 = ~(2'h3 << first_bank_106[0]);
   assign n15 = 12'hf0f << first_bank_106;
   assign n16 = {2{used}} << where[1:0];
   assign n17 = lead <= config__payload[3];
-  assign record_ends = n45 & channel_ends;
+  assign record_ends = n44 & channel_ends;
   assign n18 = record + 1'h1;
   assign n19 = !lead;
   assign n20 = config__payload[7:5] == 2'h3;
   assign n21 = config__payload[7:5] == 3'h4;
-  assign n22 = n44 & ~s1_valid & ~s2_valid;
+  assign n22 = n43 & ~s1_valid & ~s2_valid;
   assign n23 = n37 & ~s2_piece[81];
   assign next_linear_row = last_phase_y ? config__payload[79:60] : linear_row +
     config__payload[219:200];
   assign n24 = n23 | n37 | n22;
-  assign n25 = n44 | n43;
-  assign n26 = n25 | record_ends;
-  assign n27 = n44 | record_ends;
-  assign n28 = n45 | n27;
-  assign n29 = n44 | n45;
+  assign n25 = n43 | n42;
+  assign n26 = record_ends | n25;
+  assign n27 = n43 | record_ends;
+  assign n28 = n27 | n44;
+  assign n29 = n43 | n44;
   assign width = config__payload[27:8] - 1'h1;
   assign n30 = {n38, n29, rest[2]} != 3'h5 & n31;
   assign rest = low + {~count};
   assign n31 = n38 | n29;
-  assign n32 = i__valid & i__ready & i__payload[67] | starts;
+  assign n32 = starts | i__valid & i__ready & i__payload[67];
   assign n33 = ~(4'hf << s4_piece[2:0]);
   assign n34 = n22 | writer_gated_rst;
   assign last_phase_y = n20 | n35 == config__payload[159:156];
@@ -1851,20 +1851,21 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
     after_row_beyond[19:0] : row_position + config__payload[139:120]) : row_position;
   assign n36 = ~n23 & n37;
   assign n37 = s2_valid & s2_piece[80];
+  assign beyond2 = end_2 - {strides2_q[7:6], 1'h0, strides2_q[4:0]};
   assign beyond1 = end_2 - {strides1_q[7:5], 1'h0, strides1_q[3:0]};
-  assign end_2 = n46 + 1'h1;
+  assign end_2 = n45 + 1'h1;
   assign n38 = store & last_lap;
   assign joins = extends_2 & ~fits;
-  assign n40 = 8'hcc << where[1:0];
-  assign n41 = ~more;
-  assign n42 = low <= left;
+  assign n39 = 8'hcc << where[1:0];
+  assign n40 = ~more;
+  assign n41 = low <= left;
   assign extends_2 = by_row & valid & o__valid;
-  assign fits = n41 & n42;
-  assign n43 = record_ends & record_ends_49;
-  assign n44 = ~active;
-  assign n45 = store & row_ends;
+  assign fits = n40 & n41;
+  assign n42 = record_ends & record_ends_49;
+  assign n43 = ~active;
+  assign n44 = store & row_ends;
   assign after_row_beyond = $signed({1'h0, row_position}) + $signed(pitch_less);
-  assign n46 = begins + count;
+  assign n45 = begins + count;
   neuflow_locator locator (
     .clk(writer_gated_clk), .linear(linear_87), .position(position_88),
       .ring(config__payload[119:100]), .rst(writer_gated_rst), .turn(turn), .where(where));
@@ -1903,14 +1904,14 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
       n2 = phases | alone;
       n5 = at_128 + 1'h1;
       n7 = first + {strides1_q[7:5], 1'h0, strides1_q[3:0]};
-      number = {1'h0, {5'h0, first} <= count} + (n7 <= count);
+      number = ({5'h0, first} <= count) + (n7 <= count);
       n6 = count + 1'h1;
       s1_piece_phase <= (!(phases)) ? 4'h0 : wrapped ? at_128[3:0] - config__payload[159:156] :
         at_128[3:0];
       s1_piece_first <= (!(n2)) ? 4'h0 : first;
       {s1_piece_q[82:77], s1_piece_q[68:0]} <= {record_ends_49, channel_ends, row_ends, phases ?
         (last_lap ? {{1'h0, n3} + n4} - wrapped : {2'h0, n5 == config__payload[159:156]}) : pairs ?
-        3'h2 : alone ? number : n6, s0_piece, taken, n2 ? number : n6};
+        3'h2 : alone ? {1'h0, number} : n6, s0_piece, taken, n2 ? {1'h0, number} : n6};
     end
     if (n8) begin
       taken <= o__ready ? ahead : (taken + count) + 1'h1;
@@ -1919,7 +1920,7 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
     if (o__ready) words <= o__payload[63:0];
   end
   always @(posedge writer_gated_clk) begin
-    if (|{finished, starts, store, pass_done, n9, n10, n11, writer_gated_rst}) begin
+    if (|{n9, finished, starts, store, pass_done, n10, n11, writer_gated_rst}) begin
       settling <= 4'hb;
     end else begin
       if (n12) settling <= settling - 1'h1;
@@ -2040,8 +2041,8 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
     if (n29 | writer_gated_rst) begin
       begins <= 4'h0;
     end else begin
-      if ((n3 | n4 | $signed({3'h0, end_2}) >= $signed(1'h0)) & n38) begins <= n4 ? beyond2 : n3 ?
-        beyond1[3:0] : end_2[3:0];
+      if ((n3 | n4 | $signed({3'h0, end_2}) >= $signed(1'h0)) & n38) begins <= n4 ? beyond2[3:0] :
+        n3 ? beyond1[3:0] : end_2[3:0];
     end
   end
 endmodule
@@ -2062,7 +2063,7 @@ module \neuflow_convolver_tile.convolver.weight_store  (
   output reg parameters_valid = 1'h0,
   output wire [191:0] parameters,
   output wire ready,
-  input wire [1:0] port_2344_16,
+  input wire [1:0] port_2354_16,
   input wire [14:0] config__payload,
   input wire config__valid,
   input wire [1:0] parameters_beats,
@@ -2084,12 +2085,12 @@ module \neuflow_convolver_tile.convolver.weight_store  (
   assign comes_22 = take & ~leads;
   assign take = i__ready & i__valid;
   assign n1 = parameters_take | weights_gated_rst;
-  assign n2 = n3 & {leads, listening, take} != 2'h3;
-  assign n3 = {listening, take} != 2'h2;
+  assign n2 = n3 & {leads, take, listening} != 2'h3;
+  assign n3 = {take, listening} != 1'h1;
   \neuflow_convolver_tile.convolver.weight_store.blocks  blocks (
     .awake(awake_59), .blocks_gated_clk(blocks_clk), .blocks_gated_rst(weights_gated_rst),
-      .comes(comes), .free(parameters_take & port_2344_16[1]), .push(push), .read_enable(read_35),
-      .ready(ready_38), .rewind(parameters_take & port_2344_16[0]), .room(room_14),
+      .comes(comes), .free(parameters_take & port_2354_16[1]), .push(push), .read_enable(read_35),
+      .ready(ready_38), .rewind(parameters_take & port_2354_16[0]), .room(room_14),
       .value(value_57), .write_data(data));
   neuflow_clock_gate blocks_gate (
     .awake(awake_59), .clk(clk), .gated(blocks_clk), .rst(weights_gated_rst));
@@ -2159,7 +2160,7 @@ module \neuflow_convolver_tile.convolver.weight_store.blocks  (
     write_address = 6'h0;
   wire n4, n3, n1;
   wire [5:0] n2, left;
-  assign awake = |{read_enable, comes, push, rewind, free} | n1;
+  assign awake = |{read_enable, comes, rewind, free, push} | n1;
   assign n1 = |settling;
   assign n2 = read_enable ? (tail == 6'h2f ? 6'h0 : tail + 1'h1) : tail;
   assign n3 = rewind & n4;
@@ -2169,7 +2170,7 @@ module \neuflow_convolver_tile.convolver.weight_store.blocks  (
     .clk(blocks_gated_clk), .read_address(tail), .read_data(value), .read_enable(read_enable),
       .write_address(write_address), .write_data(write_data), .write_enable(push));
   always @(posedge blocks_gated_clk) begin
-    if (|{read_enable, comes, push, rewind, blocks_gated_rst, free}) begin
+    if (|{read_enable, comes, rewind, blocks_gated_rst, free, push}) begin
       settling <= 3'h4;
     end else begin
       if (n1) settling <= settling - 1'h1;
@@ -2225,7 +2226,7 @@ module \neuflow_convolver_tile.convolver.weight_store.weights  (
   wire n4, n3, n1;
   wire [5:0] n2;
   wire [6:0] left;
-  assign awake = |{read_enable, comes, push, rewind, free} | n1;
+  assign awake = |{read_enable, comes, rewind, free, push} | n1;
   assign n1 = |settling;
   assign n2 = read_enable ? (tail == 6'h3f ? 6'h0 : tail + 1'h1) : tail;
   assign n3 = rewind & n4;
@@ -2235,7 +2236,7 @@ module \neuflow_convolver_tile.convolver.weight_store.weights  (
     .clk(weights_gated_clk), .read_address(tail), .read_data(value), .read_enable(read_enable),
       .write_address(write_address), .write_data(write_data), .write_enable(push));
   always @(posedge weights_gated_clk) begin
-    if (|{read_enable, comes, push, rewind, free, weights_gated_rst}) begin
+    if (|{read_enable, comes, rewind, free, weights_gated_rst, push}) begin
       settling <= 3'h4;
     end else begin
       if (n1) settling <= settling - 1'h1;
@@ -2317,7 +2318,7 @@ module \neuflow_convolver_tile.router  (
   assign i__payload[1] = 6'h28 >> bus__payload[23:20];
   assign takes = armed & ~{|(local0_peers & n7), |(west_peers & n7), |(south_peers & n7),
     |(east_peers & n7)};
-  assign awake = |{o__valid_73, n1, bus__valid, n2, n3, moves} | n4;
+  assign awake = |{o__valid_73, moves, bus__valid, n1, n2, n3} | n4;
   assign i__payload_51 = east_current[5] ? (east_current[4] ? local0_in__payload : west_in__payload)
     : east_current[4] ? south_in__payload : east_in__payload;
   assign i__valid_50 = |(east_current[3:0] & moves);
@@ -2330,10 +2331,10 @@ module \neuflow_convolver_tile.router  (
   assign peers = bus__payload[27:24] | target;
   assign target = i__payload_known ? 1'h1 << bus__payload[19:16] : 4'h0;
   assign i__payload_known = 6'h2e >> bus__payload[23:20];
+  assign moves = takes & {local0_in__valid, west_in__valid, south_in__valid, east_in__valid};
   assign n1 = west_out__valid & o__ready_64;
   assign n2 = south_out__valid & o__ready_54;
   assign n3 = east_out__valid & o__ready_43;
-  assign moves = takes & {local0_in__valid, west_in__valid, south_in__valid, east_in__valid};
   assign n4 = |settling;
   assign last = moves & {local0_in__payload[34], west_in__payload[34], south_in__payload[34],
     east_in__payload[34]};
@@ -2361,7 +2362,7 @@ module \neuflow_convolver_tile.router  (
       sub & |(bus__payload[15:8] & columns)), .o__payload({o__payload, named}), .o__ready(o__ready),
       .o__valid(o__valid_73), .rst(router_gated_rst));
   always @(posedge router_gated_clk) begin
-    if (|{o__valid_73, router_gated_rst, n1, bus__valid, n2, n3, moves}) begin
+    if (|{o__valid_73, router_gated_rst, moves, bus__valid, n1, n2, n3}) begin
       settling <= 3'h4;
     end else begin
       if (n4) settling <= settling - 1'h1;
