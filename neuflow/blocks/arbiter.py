@@ -8,6 +8,7 @@ from amaranth.lib.wiring import Component, In, Member, Out
 from amaranth.utils import ceil_log2
 
 from neuflow.blocks.axi import axi4, beat_bits, read_ports
+from neuflow.blocks.choose import select
 from neuflow.blocks.dma_address import (
     BURSTS,
     READ_BEATS,
@@ -18,7 +19,7 @@ from neuflow.blocks.dma_address import (
     write_stream,
 )
 from neuflow.blocks.queue import Queue
-from neuflow.blocks.streams import Slice, select
+from neuflow.blocks.streams import Slice
 from neuflow.grid import GridConfig
 
 

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from amaranth.hdl import Mux
+from collections.abc import Sequence
+
+from amaranth.hdl import Mux, Value
 
 
-def chosen(values, number):
-    """Return the value of that number, by a tree of two-way choices: pairs that differ in bit 0 first.
+def select(values: Sequence[Value], number: Value) -> Value:
+    """Return the one of ``values`` that ``number`` names; any for a number beyond them.
 
-    A look-up table of six inputs holds two levels of it. Beyond the last value, any of them.
+    As a tree, two by each bit: a look-up table of six inputs holds a choice of four.
     """
-    for bit in number:
-        pairs = zip(values[::2], values[1::2], strict=False)
-        alone = values[-1:] if len(values) % 2 else []
-        values = [*(Mux(bit, odd, even) for even, odd in pairs), *alone]
-    return values[0]
+    if len(values) == 1:
+        return values[0]
+    half = 1 << (len(values) - 1).bit_length() - 1
+    low, high = values[:half], values[half:]
+    return Mux(number[half.bit_length() - 1], select(high, number), select(low, number))
 
 
-__all__ = ["chosen"]
+__all__ = ["select"]

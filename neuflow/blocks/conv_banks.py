@@ -11,7 +11,7 @@ from amaranth.lib import data
 from amaranth.lib.wiring import Component, In, Out
 from amaranth.utils import ceil_log2
 
-from neuflow.blocks.choose import chosen
+from neuflow.blocks.choose import select
 from neuflow.blocks.convolver_model import ROW_ENDS
 from neuflow.blocks.ram import Ram
 from neuflow.blocks.streams import WORD_BITS
@@ -156,7 +156,7 @@ class RowBanks(Component):
                 ram.write_address.eq(Mux(at.before[bank], at.wrapped[odd], at.row[odd])),
                 ram.write_data.eq(self.beat.word_select(bank % self.grid.bus_words, WORD_BITS)),
                 ram.read_enable.eq(self.read_enable),
-                ram.read_address.eq(chosen(list(read.rows), which)),
+                ram.read_address.eq(select(list(read.rows), which)),
                 self.words[bank].eq(ram.read_data),
             ]
         return m

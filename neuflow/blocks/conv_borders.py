@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from amaranth.hdl import Cat, Module, Mux, Signal, signed
 
-from neuflow.blocks.choose import chosen
+from neuflow.blocks.choose import select
 from neuflow.blocks.conv_banks import before
 from neuflow.blocks.conv_lanes import Coordinates
 from neuflow.blocks.conv_operands import words_read
@@ -88,7 +88,7 @@ def _reciprocal(m: Module, array: MacArray):
     strides = range(1, 1 << STRIDE_BITS)
     reciprocal = Signal(places + 1)
     table = [0, *(-(-(1 << places) // stride) for stride in strides)]
-    m.d.sync += reciprocal.eq(chosen(table, array.config.payload.stride))
+    m.d.sync += reciprocal.eq(select(table, array.config.payload.stride))
     return reciprocal
 
 

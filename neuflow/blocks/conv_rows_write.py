@@ -10,7 +10,7 @@ from __future__ import annotations
 from amaranth.hdl import Cat, Const, Mux, Signal
 from amaranth.utils import ceil_log2
 
-from neuflow.blocks.choose import chosen
+from neuflow.blocks.choose import select
 from neuflow.blocks.conv_banks import banks_before, before
 from neuflow.blocks.streams import WORD_BITS
 
@@ -49,7 +49,7 @@ def write_words(m, writer, valid, pieces, pairs, locator):
         at = Signal(lane_bits, name=f"lane{lane}", reset_less=True)
         m.d.sync += [
             at.eq(origin + lane * stride + of_phase_1[lane]),
-            writer.beat.word_select(lane, WORD_BITS).eq(chosen(words, at)),
+            writer.beat.word_select(lane, WORD_BITS).eq(select(words, at)),
         ]
     reached = turned(Const((1 << lanes) - 1, banks), first_bank)
     m.d.sync += writer.enables.eq(banks_used.replicate(banks // lanes) & reached)

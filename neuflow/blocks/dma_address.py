@@ -14,8 +14,8 @@ from amaranth.lib.wiring import Component, In, Out
 from amaranth.utils import ceil_log2
 
 from neuflow.blocks.axi import beat_bits
+from neuflow.blocks.choose import select
 from neuflow.blocks.gate import fires
-from neuflow.blocks.streams import select
 from neuflow.grid import GridConfig
 from neuflow.layout import COLUMN_BITS, Layout
 

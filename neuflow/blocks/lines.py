@@ -5,7 +5,8 @@ from __future__ import annotations
 from amaranth.hdl import Cat, Module, Mux, Signal
 from amaranth.lib.wiring import Component, In, Out
 
-from neuflow.blocks.streams import beat_stream, select
+from neuflow.blocks.choose import select
+from neuflow.blocks.streams import beat_stream
 from neuflow.layout import COLUMN_BITS
 
 

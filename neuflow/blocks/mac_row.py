@@ -6,7 +6,7 @@ from amaranth.hdl import Cat, Module, Mux, Signal, signed
 from amaranth.lib import data
 from amaranth.lib.wiring import Component, In, Out
 
-from neuflow.blocks.choose import chosen
+from neuflow.blocks.choose import select
 from neuflow.blocks.streams import WORD_BITS
 from neuflow.grid import GridConfig
 
@@ -56,5 +56,5 @@ class MacRow(Component):
         with m.Elif(self.take):
             m.d.sync += pixel.eq(pixel + 1)
         with m.If(self.take):
-            m.d.sync += self.out.eq(chosen(list(drain), pixel))
+            m.d.sync += self.out.eq(select(list(drain), pixel))
         return m

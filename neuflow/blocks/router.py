@@ -10,9 +10,10 @@ from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value
 from amaranth.lib import data
 from amaranth.lib.wiring import Component, In, Out, connect, flipped
 
+from neuflow.blocks.choose import select
 from neuflow.blocks.config import config_stream
 from neuflow.blocks.gate import fires, stay_awake
-from neuflow.blocks.streams import Slice, beat_layout, beat_stream, select
+from neuflow.blocks.streams import Slice, beat_layout, beat_stream
 from neuflow.layout import COLUMN_BITS, ROUTE, Kind, RouterIn, RouterOut
 
 SETTLE = 4

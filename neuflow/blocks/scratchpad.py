@@ -11,11 +11,12 @@ from amaranth.lib.wiring import Component, In, Out, flipped
 from amaranth.utils import ceil_log2
 
 from neuflow.blocks.arbiter import memory_members, number_of, pick, round_robin
+from neuflow.blocks.choose import select
 from neuflow.blocks.dma_address import request_stream, response_stream, write_layout
 from neuflow.blocks.gate import fires, stay_awake
 from neuflow.blocks.place import place
 from neuflow.blocks.ram import Ram
-from neuflow.blocks.streams import select, wire
+from neuflow.blocks.streams import wire
 from neuflow.grid import SCRATCHPAD_BANKS, GridConfig
 
 BANKS = SCRATCHPAD_BANKS

@@ -7,8 +7,6 @@ be partial, and no beat is empty. Once ``valid``, a beat stays as it is until it
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from amaranth.hdl import (
     Cat,
     ClockSignal,
@@ -351,18 +349,6 @@ class Narrow(Component):
         return m
 
 
-def select(values: Sequence[Value], number: Value) -> Value:
-    """Return the one of ``values`` that ``number`` names; any for a number beyond them.
-
-    As a tree, two by each bit: a look-up table of six inputs holds a choice of four.
-    """
-    if len(values) == 1:
-        return values[0]
-    half = 1 << (len(values) - 1).bit_length() - 1
-    low, high = values[:half], values[half:]
-    return Mux(number[half.bit_length() - 1], select(high, number), select(low, number))
-
-
 def wire(m: Module, source, sink) -> None:
     """Connect two streams, either of which may be an own port (pass it through ``flipped``)."""
     connect(m, source, sink)
@@ -370,5 +356,5 @@ def wire(m: Module, source, sink) -> None:
 
 __all__ = [
     "WORD_BITS", "Merger", "Narrow", "Packer", "Slice", "beat_layout", "beat_stream", "copy_fields",
-    "loose_layout", "merged_layout", "select", "wire",
+    "loose_layout", "merged_layout", "wire",
 ]  # fmt: skip
