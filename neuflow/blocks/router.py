@@ -122,7 +122,7 @@ class Router(Component):
         words = self._build_words(m)
         word = words.o.payload
         target = word.target
-        conflict, full, take = Signal(name="conflict"), Signal(name="full"), Signal(name="take")
+        full, take = Signal(name="full"), Signal(name="take")
         held, waits = Signal.like(target, name="held"), Signal.like(target, name="waits")
         m.d.comb += full.eq((target & (waits if self.depth == 2 else held)).any())
 
