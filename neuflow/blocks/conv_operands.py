@@ -136,7 +136,21 @@ def _weights(m: Module, array: MacArray):
 
 
 def accumulate(m: Module, array: MacArray, pixels, weights, platform):
-    """Stages 11 to 14: multiply, accumulate, move to the drain registers; a row for each map."""
+    """Stages 11 to 14: multiply, accumulate, move to the drain registers; a row for each map.
+
+    What moves thousands of registers comes from a register that is made of registers: the drain
+    registers go on two cycles after ``pixel`` does, unless the next block's results have come
+    meanwhile.
+    """
+    copies, comes = array.stage[HAND_OVER - 1].last, array.stage[HAND_OVER - 2].last
+    takes = Signal()
+    behind = Signal(2)
+    move = Signal()
+    m.d.comb += takes.eq(array.hand_over | array.shift)
+    m.d.sync += [
+        behind.eq(Mux(copies, 0, Cat(takes, behind))),
+        move.eq((behind[0] & ~copies) | comes),
+    ]
     for k in range(array.grid.maps):
         row = MacRow(array.grid)
         place(m, f"map{k}", "mac_row", row, platform)
@@ -146,7 +160,9 @@ def accumulate(m: Module, array: MacArray, pixels, weights, platform):
             row.multiply.eq(array.stage[11].valid),
             row.valid.eq(array.stage[12].valid),
             row.first.eq(array.stage[12].first),
-            row.copy.eq(array.stage[HAND_OVER - 1].last),
-            row.take.eq(array.hand_over | array.shift),
+            row.copy.eq(copies),
+            row.move.eq(move),
+            row.take.eq(takes),
+            row.behind.eq(behind),
             array.pixel[k].eq(row.out),
         ]

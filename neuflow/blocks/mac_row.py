@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from amaranth.hdl import Cat, Module, Mux, Signal, signed
+from amaranth.hdl import Const, Module, Mux, Signal, signed
 from amaranth.lib import data
 from amaranth.lib.wiring import Component, In, Out
 
-from neuflow.blocks.choose import select
 from neuflow.blocks.streams import WORD_BITS
 from neuflow.grid import GridConfig
 
@@ -15,11 +14,10 @@ class MacRow(Component):
     """``pixels`` multiply-accumulators that share a weight, and the registers they drain through.
 
     Members: ``words`` In, one a pixel; ``weight``, ``multiply`` In. One cycle later: ``valid`` In, add
-    the products; ``first`` In with it, begin a new sum. ``copy`` In: the drain registers take the sums.
-    ``take`` In: ``out`` Out takes the next pixel of theirs, from the first one on. Sums are exact.
-
-    The drain registers stand still, and ``out`` chooses among them: a third of a look-up table for each
-    bit that waits, where passing sums along would take half of one.
+    the products; ``first`` In with it, begin a new sum. ``move`` In: the drain registers take, with
+    ``copy`` In, the sums, else go on to the next pixel. ``take`` In: ``out`` Out takes the pixel that
+    comes first there; for each bit of ``behind`` In, the one after: so often they have yet to go on.
+    Sums are exact.
 
     All of a row is one flat module: with one module a multiplier, simulation takes twice as long.
     """
@@ -33,8 +31,10 @@ class MacRow(Component):
                 "multiply": In(1),
                 "valid": In(1),
                 "first": In(1),
+                "move": In(1),
                 "copy": In(1),
                 "take": In(1),
+                "behind": In(2),
                 "out": Out(signed(grid.acc_bits)),
             }
         )
@@ -44,17 +44,16 @@ class MacRow(Component):
         pixels, shape = range(self.grid.pixels), signed(self.grid.acc_bits)
         products = [Signal(signed(2 * WORD_BITS), name=f"product{n}", reset_less=True) for n in pixels]
         sums = [Signal(shape, name=f"sum{n}", reset_less=True) for n in pixels]
-        drain = Signal(data.ArrayLayout(shape, self.grid.pixels), reset_less=True)
+        drains = [Signal(shape, name=f"drain{n}", reset_less=True) for n in pixels]
 
         with m.If(self.multiply):
             m.d.sync += [products[n].eq(self.words[n] * self.weight) for n in pixels]
         with m.If(self.valid):
             m.d.sync += [sums[n].eq(Mux(self.first, 0, sums[n]) + products[n]) for n in pixels]
-        pixel = Signal(pixels, name="pixel", reset_less=True)
-        with m.If(self.copy):
-            m.d.sync += [drain.eq(Cat(sums)), pixel.eq(0)]
-        with m.Elif(self.take):
-            m.d.sync += pixel.eq(pixel + 1)
+        onward = [*drains[1:], Const(0, shape), Const(0, shape)]
+        with m.If(self.move):
+            m.d.sync += [drains[n].eq(Mux(self.copy, sums[n], onward[n])) for n in pixels]
         with m.If(self.take):
-            m.d.sync += self.out.eq(select(list(drain), pixel))
+            first = Mux(self.behind.any(), onward[0], drains[0])
+            m.d.sync += self.out.eq(Mux(self.behind.all(), onward[1], first))
         return m

@@ -77,12 +77,10 @@ module neuflow_arbiter (
   reg [4:0] under_way = 5'h0;
   reg [5:0] read_after = 6'h0, rows_after = 6'h0;
   reg [6:0] beats = 7'h0;
-  wire n6, n5, n4, n3, free, free_93, i__ready, i__ready_102, i__valid, i__valid_100, issue,
-    o__valid, of_rows;
-  wire [15:0] n2;
+  wire n2, n1, free, free_93, i__ready, i__ready_102, i__valid, i__valid_100, issue, o__valid,
+    of_rows;
   wire [1:0] i__payload, length, o__payload, write_behind, write_chosen;
-  wire [28:16] n1;
-  wire [4:0] n7;
+  wire [4:0] n3;
   wire [5:0] read_behind, read_chosen, read_grant, rows_behind, rows_chosen, rows_grant;
   wire [68:0] i__payload_99;
   wire [6:0] grant;
@@ -99,9 +97,6 @@ module neuflow_arbiter (
     axi__aw__addr[31:3], axi__ar__len[1:0], axi__ar__addr[31:3]} = {axi__w__strb_q[7],
     axi__w__strb_q[5], axi__w__strb_q[3], axi__w__strb_q[1], axi__aw__len_q, axi__aw__addr_q,
     axi__ar__len_q, axi__ar__addr_q};
-  assign {n3, n4} = grant[1] | (grant[2] ? 2'h2 : 2'h0);
-  assign {n1, n2} = (i__payload[0] ? write__0__payload[28:0] : 29'h0) | (i__payload[1] ?
-    write__1__payload[28:0] : 29'h0);
   assign {read__6__ready, read__5__ready, read__4__ready, read__3__ready, read__2__ready,
     read__1__ready, read__0__ready} = free ? grant : 7'h0;
   assign {write__1__ready, write__0__ready} = free_93 ? i__payload : 2'h0;
@@ -110,27 +105,27 @@ module neuflow_arbiter (
   assign i__valid_100 = o__valid & |({data__1__valid, data__0__valid} & o__payload);
   assign i__valid = free_93 & (write__1__valid | write__0__valid);
   assign i__payload = write_chosen & ~write_chosen + 1'h1;
-  assign issue = free & |{read__4__valid, read__6__valid, read__0__valid, read__2__valid,
-    read__5__valid, read__3__valid, read__1__valid};
+  assign issue = free & |{read__1__valid, read__3__valid, read__0__valid, read__2__valid,
+    read__6__valid, read__5__valid, read__4__valid};
   assign grant = read__6__valid ? 7'h40 : {1'h0, of_rows ? rows_grant : read_grant};
   assign length = (grant[0] ? read__0__payload[31:30] : 2'h0) | (grant[1] ? read__1__payload[31:30]
     : 2'h0) | (grant[2] ? read__2__payload[31:30] : 2'h0) | (grant[3] ? read__3__payload[31:30] :
     2'h0) | (grant[4] ? read__4__payload[31:30] : 2'h0) | (grant[5] ? read__5__payload[31:30] :
     2'h0) | (grant[6] ? read__6__payload[31:30] : 2'h0);
-  assign of_rows = n6 & ~(|streak & (read__2__valid | read__5__valid));
-  assign n5 = issue & ~read__6__valid;
+  assign of_rows = n2 & ~(|streak & (read__2__valid | read__5__valid));
+  assign n1 = issue & ~read__6__valid;
   assign read_grant = read_chosen & ~read_chosen + 1'h1;
   assign rows_grant = rows_chosen & ~rows_chosen + 1'h1;
   assign free = (~axi__ar__valid | axi__ar__ready) & opened;
   assign free_93 = (~axi__aw__valid | axi__aw__ready) & i__ready;
   assign write_chosen = |write_behind ? write_behind : {write__1__valid, write__0__valid};
-  assign n6 = (read__0__valid | read__3__valid) & ~(streak == 4'h8 & |{read__4__valid,
-    read__2__valid, read__5__valid, read__1__valid});
-  assign read_chosen = |read_behind ? read_behind : {read__5__valid, n7};
+  assign n2 = (read__3__valid | read__0__valid) & ~(streak == 4'h8 & |{read__1__valid,
+    read__2__valid, read__5__valid, read__4__valid});
+  assign read_chosen = |read_behind ? read_behind : {read__5__valid, n3};
   assign rows_chosen = |rows_behind ? rows_behind : {2'h0, read__3__valid, 2'h0, read__0__valid};
   assign write_behind = {write__1__valid, write__0__valid} & write_after;
-  assign read_behind = {read__5__valid, n7} & read_after;
-  assign n7 = n6 ? {2'h0, read__2__valid, 2'h0} : {read__4__valid, 1'h0, read__2__valid,
+  assign read_behind = {read__5__valid, n3} & read_after;
+  assign n3 = n2 ? {2'h0, read__2__valid, 2'h0} : {read__4__valid, 1'h0, read__2__valid,
     read__1__valid, 1'h0};
   assign rows_behind = {read__3__valid, 2'h0, read__0__valid} & rows_after;
   neuflow_slice #(.WIDTH(69)) leaves (
@@ -164,24 +159,25 @@ module neuflow_arbiter (
       if (i__valid) begin
         axi__aw__id <= {2'h0, i__payload[1]};
         write_after <= ~(i__payload | i__payload - 1'h1);
-        axi__aw__addr_q <= {n1, n2};
+        axi__aw__addr_q <= (i__payload[0] ? write__0__payload[28:0] : 29'h0) | (i__payload[1] ?
+          write__1__payload[28:0] : 29'h0);
         axi__aw__len_q <= (i__payload[0] ? write__0__payload[31:30] : 2'h0) | (i__payload[1] ?
           write__1__payload[31:30] : 2'h0);
       end
       if (response[64] & |response_valid[5:0]) read_error <= 1'h1;
-      if (issue | axi__ar__ready) axi__ar__valid <= issue;
+      if (axi__ar__ready | issue) axi__ar__valid <= issue;
       if (issue) begin
-        axi__ar__id <= {1'h0, n3, n4} | {grant[3] ? 2'h3 : 2'h0} | (grant[4] ? 3'h4 : 3'h0) |
-          (grant[5] ? 3'h5 : 3'h0) | (grant[6] ? 3'h6 : 3'h0);
+        axi__ar__id <= {1'h0, grant[1] | (grant[2] ? 2'h2 : 2'h0)} | {grant[3] ? 2'h3 : 2'h0} |
+          (grant[4] ? 3'h4 : 3'h0) | (grant[5] ? 3'h5 : 3'h0) | (grant[6] ? 3'h6 : 3'h0);
         axi__ar__addr_q <= (grant[0] ? read__0__payload[28:0] : 29'h0) | (grant[1] ?
           read__1__payload[28:0] : 29'h0) | (grant[2] ? read__2__payload[28:0] : 29'h0) | (grant[3]
           ? read__3__payload[28:0] : 29'h0) | (grant[4] ? read__4__payload[28:0] : 29'h0) |
           (grant[5] ? read__5__payload[28:0] : 29'h0) | (grant[6] ? read__6__payload[28:0] : 29'h0);
         axi__ar__len_q <= length;
       end
-      if (n5) streak <= of_rows ? streak + (streak != 4'h8) : 4'h0;
-      if (n5 & ~of_rows) read_after <= ~(read_grant | read_grant - 1'h1);
-      if (n5 & of_rows) rows_after <= ~(rows_grant | rows_grant - 1'h1);
+      if (n1) streak <= of_rows ? streak + (streak != 4'h8) : 4'h0;
+      if (n1 & ~of_rows) read_after <= ~(read_grant | read_grant - 1'h1);
+      if (n1 & of_rows) rows_after <= ~(rows_grant | rows_grant - 1'h1);
     end
   end
   always @(posedge clk) begin

@@ -57,15 +57,15 @@ module neuflow_control (
   input wire clk
 );
   reg busy_121 = 1'h0, stuck = 1'h0, waits = 1'h0;
-  reg [2:0] n1, fault = 3'h0;
+  reg [1:0] n1;
+  reg [2:0] fault = 3'h0;
   wire config_waits, enable, fence_waits, frame_ends, hang, i__ready, i__valid, restart;
-  wire [2:0] n2;
+  wire [1:0] n2;
   wire [32:0] i__payload;
-  assign cause[3:2] = 2'h2;
   assign response__ready = 1'h1;
-  assign cause[1:0] = stuck | ~busy_121 ? 2'h2 : {1'h0, waits ? 1'h0 : 1'h1};
+  assign cause = stuck | ~busy_121 ? 4'ha : {3'h4, waits ? 1'h0 : 1'h1};
   assign config_waits = config__valid & ~config__ready;
-  assign n2 = write_error ? 3'h3 : hang ? 3'h4 : {fault[2], 2'h0};
+  assign n2 = write_error ? 2'h3 : 2'h0;
   \neuflow_control.counters  counters (
     .activity(activity), .busy(busy), .clear(start & ~busy & !error), .clk(clk),
       .config_hidden_count(config_hidden), .config_moves(config__valid & config__ready),
@@ -100,10 +100,17 @@ module neuflow_control (
       busy_121 <= busy;
       stuck <= config_waits;
       waits <= fence_waits | frame_ends;
-      if (write_error | read_error | hang) begin
-        n1 = read_error ? 3'h2 : n2;
+      if (write_error | hang | read_error) begin
+        n1 = read_error ? 2'h2 : n2;
         fault[1] <= n1[1];
       end
+    end
+  end
+  always @(posedge clk) begin
+    if (write_error | rst | read_error) begin
+      fault[2] <= 1'h0;
+    end else begin
+      if (hang) fault[2] <= 1'h1;
     end
   end
   always @(posedge clk) begin
@@ -111,13 +118,6 @@ module neuflow_control (
       fault[0] <= 1'h0;
     end else begin
       if (write_error | hang) fault[0] <= n2[0];
-    end
-  end
-  always @(posedge clk) begin
-    if (rst | write_error | read_error) begin
-      fault[2] <= 1'h0;
-    end else begin
-      if (hang) fault[2] <= 1'h1;
     end
   end
 endmodule
@@ -177,12 +177,14 @@ module \neuflow_control.counters  (
   reg [59:0] seen = 60'h0;
   reg [64:0] edge_lanes_next, map_remainder_next, useful_next;
   wire n1;
-  wire [1:0] n3, n2;
+  wire [1:0] n6, n5, n3;
+  wire [3:2] n2;
   wire [4:0] n4;
+  assign {n2, n3} = {1'h0, n5[0] ? seen[54:52] : 3'h0} + (n5[1] ? {seen[54:52], 1'h0} : 4'h0);
   assign n1 = seen[32] | seen[0];
-  assign n2 = 2'h2 - seen[59:58];
-  assign n3 = 2'h2 - seen[27:26];
-  assign n4 = {1'h0, seen[26] ? seen[22:20] : 3'h0} + {seen[27] ? {seen[22:20], 1'h0} : 4'h0};
+  assign n4 = {1'h0, n6[0] ? seen[22:20] : 3'h0} + {n6[1] ? {seen[22:20], 1'h0} : 4'h0};
+  assign n5 = 2'h2 - seen[59:58];
+  assign n6 = 2'h2 - seen[27:26];
   always @(posedge clk) begin
     mac_cycles0 <= seen[0];
     mac_cycles1 <= seen[32];
@@ -310,22 +312,22 @@ module \neuflow_control.counters  (
     if (!(seen[32])) begin
       map_remainder1 <= 4'h0; edge_lanes1 <= 4'h0; useful1 <= 4'h0;
     end else begin
-      map_remainder1 <= {n2[0] ? seen[54:52] : 3'h0} + (n2[1] ? {seen[54:52], 1'h0} : 4'h0);
+      map_remainder1 <= {n2, n3};
       edge_lanes1 <= {3'h5 - seen[54:52], 1'h0};
-      useful1 <= {1'h0, seen[58] ? seen[54:52] : 3'h0} + (seen[59] ? {seen[54:52], 1'h0} : 4'h0);
+      useful1 <= {seen[58] ? seen[54:52] : 3'h0} + (seen[59] ? {seen[54:52], 1'h0} : 4'h0);
     end
   end
   always @(posedge clk) begin
     if (!(seen[0])) begin
       map_remainder0 <= 4'h0; edge_lanes0 <= 4'h0; useful0 <= 4'h0;
     end else begin
-      map_remainder0 <= {1'h0, n3[0] ? seen[22:20] : 3'h0} + (n3[1] ? {seen[22:20], 1'h0} : 4'h0);
+      map_remainder0 <= n4[3:0];
       edge_lanes0 <= {3'h5 - seen[22:20], 1'h0};
-      useful0 <= n4[3:0];
+      useful0 <= {seen[26] ? seen[22:20] : 3'h0} + (seen[27] ? {seen[22:20], 1'h0} : 4'h0);
     end
   end
   always @(posedge clk) begin
-    if (rst | ~busy_26) begin
+    if (~busy_26 | rst) begin
       seen <= 60'h0;
     end else begin
       seen <= activity[59:0];
@@ -493,7 +495,7 @@ module \neuflow_control.sequencer  (
     = 32'h0, ring_index = 32'h0;
   reg [32:0] at = 33'h0;
   reg [7:0] left = 8'h0, waiting0 = 8'h0, waiting1 = 8'h0;
-  wire n11, n22, n14, n6, n19, n16, n10, n7, n3, n15, n13, n21, n20, n5, n4, n2, n9, n12, n18, n8,
+  wire n11, n22, n14, n6, n19, n16, n10, n7, n3, n15, n13, n21, n20, n4, n5, n2, n9, n12, n18, n8,
     config__payload_last, go, moves, next_frame;
   wire [32:0] n17, n1;
   wire [7:0] code;
@@ -507,14 +509,14 @@ module \neuflow_control.sequencer  (
   assign config__valid = n7 ? (n8 ? there & ~at[32] : 1'h0) : 1'h0;
   assign fence_waits = n7 ? (n6 ? there & n21 & ~go : 1'h0) : 1'h0;
   assign n1 = ring_index + 1'h1;
-  assign n2 = moves & n7 & n3;
+  assign n2 = moves & n3 & n7;
   assign n3 = state == 2'h2;
-  assign n4 = {moves, n6} != 1'h1;
-  assign n5 = {moves, n3} != 1'h1;
+  assign n4 = {moves, n3} != 1'h1;
+  assign n5 = {n6, moves} != 2'h2;
   assign n6 = !state;
   assign n7 = busy & !fault;
   assign n8 = state == 1'h1;
-  assign n9 = &{n7, n4, n6 | n8, n20};
+  assign n9 = &{n6 | n8, n20, n7, n5};
   assign moves = there & go;
   assign n10 = next_frame | n22;
   assign n11 = ~busy;
@@ -526,7 +528,7 @@ module \neuflow_control.sequencer  (
   assign n15 = next_frame & last_frame;
   assign n16 = moves & n6 & (n19 & at[7:4] == 4'hb);
   assign n17 = frames_done + 1'h1;
-  assign n18 = rst | n14 | next_frame;
+  assign n18 = n14 | rst | next_frame;
   assign n19 = at[3:0] == 1'h1;
   assign config__payload_last = left == 1'h1;
   assign n20 = {moves, n8} != 1'h1;
@@ -546,7 +548,7 @@ module \neuflow_control.sequencer  (
       first <= n8 ? 1'h0 : 1'h1;
       left <= n8 ? left - 1'h1 : at[27:20];
     end
-    if (moves & n6 & n7) held <= at[31:0];
+    if (n6 & moves & n7) held <= at[31:0];
     if (n10) begin
       over = n11 | wraps;
       output_base <= over ? {host_output[20:0], 11'h0} : output_base + output_step;
@@ -585,13 +587,13 @@ module \neuflow_control.sequencer  (
       program_counter <= 32'h0; state <= 2'h0;
     end else begin
       if (moves & ~(n3 & steps)) program_counter <= program_counter + 1'h1;
-      if (&{n4, {n19, moves, n6, at[3:0] == 2'h3} != 3'h6, n5, {config__payload_last, moves, n8} !=
-        2'h3, n6 | n3 | n8, n20, {moves, n3, steps} != 3'h6, n7}) state <= n3 ? 2'h3 : n8 ? 2'h0 :
-        n19 ? 2'h1 : 2'h2;
+      if (&{n4, n5, {n6, moves, at[3:0] == 2'h3, n19} != 4'hc, {steps, moves, n3} != 2'h3,
+        {config__payload_last, moves, n8} != 2'h3, n20, n6 | n3 | n8, n7}) state <= n3 ? 2'h3 : n8 ?
+        2'h0 : n19 ? 2'h1 : 2'h2;
     end
   end
   always @(posedge clk) begin
-    if (rst | n14) begin
+    if (n14 | rst) begin
       frames_done <= 32'h0;
     end else begin
       if (next_frame) frames_done <= n17[31:0];

@@ -162,7 +162,7 @@ module \neuflow_convolver_tile.convolver  (
   assign rows_source = config__payload[2:0];
   assign weights_source = config__payload_33[2:0];
   \neuflow_convolver_tile.convolver.array  array (
-    .array_gated_clk(array_clk), .awake_174(awake), .block(block),
+    .array_gated_clk(array_clk), .awake_181(awake), .block(block),
       .config__payload(config__payload_49), .config__ready(config__ready_52),
       .configured(config__valid_53), .coordinates_gated_rst(array_gated_rst),
       .drain_ready(drain_ready), .fill(fill), .following(following), .follows(follows),
@@ -170,7 +170,7 @@ module \neuflow_convolver_tile.convolver  (
       .pass_done(pass_done), .pixel(pixel), .read(read), .read_enable(read_enable),
       .released(released), .shift(shift), .stored(stored), .wait_drain(wait_drain),
       .wait_rows(wait_rows), .wait_weights(wait_weights), .weights(value), .weights_free(free),
-      .weights_read(read_122), .weights_ready(ready), .weights_rewind(rewind), .words_274(words));
+      .weights_read(read_122), .weights_ready(ready), .weights_rewind(rewind), .words_281(words));
   neuflow_clock_gate array_gate (
     .awake(awake), .clk(clk), .gated(array_clk), .rst(array_gated_rst));
   \neuflow_convolver_tile.convolver.config_conv_array  config_conv_array (
@@ -227,7 +227,7 @@ module \neuflow_convolver_tile.convolver  (
       .i__ready(weights__ready), .i__valid(i__valid_86), .listening(weights_listening),
       .parameters(parameters), .parameters_beats(config__payload_69[135:134]),
       .parameters_take(parameters_take), .parameters_valid(parameters_valid),
-      .parameters_wanted(parameters_wanted), .port_2354_16(block[17:16]), .read(read_122),
+      .parameters_wanted(parameters_wanted), .port_2357_16(block[17:16]), .read(read_122),
       .ready(ready), .rewind(rewind), .value(value), .weights_gated_rst(array_gated_rst));
 endmodule
 
@@ -244,10 +244,10 @@ module \neuflow_convolver_tile.convolver.array  (
   output wire wait_weights,
   output wire wait_drain,
   output wire [15:0] released,
-  output wire awake_174,
+  output wire awake_181,
   input wire shift,
   input wire [15:0] stored,
-  input wire [127:0] words_274,
+  input wire [127:0] words_281,
   input wire weights_ready,
   output wire [95:0] pixel,
   output reg [5:0] maps = 6'h0,
@@ -267,9 +267,9 @@ module \neuflow_convolver_tile.convolver.array  (
 );
   reg n19, n13, n18, n12, n17, n11, n16, n10, n15, n9, n14, n8, active = 1'h0, after, begins = 1'h1,
     block_ends_ends = 1'h0, by_tap = 1'h0, due = 1'h0, gathers = 1'h0, group_ends_ends = 1'h0,
-    in_flight = 1'h0, kx_ends_ends = 1'h0, ky_ends_ends = 1'h0, left = 1'h0, named = 1'h0, odd =
-    1'h0, one_channel = 1'h0, pass_ends_ends = 1'h0, s10_by_taps = 1'h0, s9_rotate = 1'h0, settled =
-    1'h0, spread = 1'h0, starts_block = 1'h1, wraps_87 = 1'h0;
+    in_flight = 1'h0, kx_ends_ends = 1'h0, ky_ends_ends = 1'h0, left = 1'h0, move_153 = 1'h0, named
+    = 1'h0, odd = 1'h0, one_channel = 1'h0, pass_ends_ends = 1'h0, s10_by_taps = 1'h0, s9_rotate =
+    1'h0, settled = 1'h0, spread = 1'h0, starts_block = 1'h1, wraps_87 = 1'h0;
   reg [10:0] reciprocal = 11'h0;
   reg [127:0] n5, s10_words = 128'h0, s8_words = 128'h0, s9_words_133 = 128'h0;
   reg [12:0] s1 = 13'h0, s2 = 13'h0, s3 = 13'h0, s4 = 13'h0, s5 = 13'h0, s6 = 13'h0, s7 = 13'h0, s8
@@ -281,18 +281,18 @@ module \neuflow_convolver_tile.convolver.array  (
   reg [17:0] s3_first = 18'h0, s3_left = 18'h0, s3_top = 18'h0, tap_x = 18'h0, tap_y = 18'h0;
   reg [18:0] s4_bottom = 19'h0, s4_first = 19'h0, s4_last = 19'h0, s4_left = 19'h0, s4_right =
     19'h0, s4_top = 19'h0;
-  reg [19:0] block_ends_left = 20'h0, group = 20'h0, group_start = 20'h0, kept_241 = 20'h0, kept_246
+  reg [19:0] block_ends_left = 20'h0, group = 20'h0, group_start = 20'h0, kept_248 = 20'h0, kept_253
     = 20'h0, move = 20'h0, move_102 = 20'h0, next_channel = 20'h0, next_group = 20'h0,
-    pass_ends_left = 20'h0, position = 20'h0, position_257 = 20'h0, position_261 = 20'h0,
-    position_262 = 20'h0, row_start = 20'h0, step_y_wrap = 20'h0, wrapped = 20'h0, wrapped_248 =
+    pass_ends_left = 20'h0, position = 20'h0, position_264 = 20'h0, position_268 = 20'h0,
+    position_269 = 20'h0, row_start = 20'h0, step_y_wrap = 20'h0, wrapped = 20'h0, wrapped_255 =
     20'h0, far0_q = 20'h0, far1_q = 20'h0;
-  reg [1:0] met = 2'h0, rows_on = 2'h0;
-  reg [20:0] gap = 21'h0, kept_less = 21'h0, kept_less_247 = 21'h0, move_less = 21'h0, move_less_104
-    = 21'h0, row_less = 21'h0, wrapped_less = 21'h0, wrapped_less_250 = 21'h0;
+  reg [1:0] behind = 2'h0, met = 2'h0, rows_on = 2'h0;
+  reg [20:0] gap = 21'h0, kept_less = 21'h0, kept_less_254 = 21'h0, move_less = 21'h0, move_less_104
+    = 21'h0, row_less = 21'h0, wrapped_less = 21'h0, wrapped_less_257 = 21'h0;
   reg [20:3] rounds_q = 18'h0;
   reg [21:0] far1_less = 22'h0, group_less = 22'h0, next_x_beyond;
   reg [22:0] far0_less_q = 23'h0;
-  reg [2:0] bottom = 3'h0, first_206 = 3'h0, last_211 = 3'h0, left_217 = 3'h0, read_end0 = 3'h0,
+  reg [2:0] bottom = 3'h0, first_213 = 3'h0, last_218 = 3'h0, left_224 = 3'h0, read_end0 = 3'h0,
     read_end1 = 3'h0, read_end2 = 3'h0, right = 3'h0, rotate = 3'h0, s7_rotate = 3'h0, s8_rotate =
     3'h0, settling = 3'h7, top = 3'h0, lanes_q = 3'h0, s14_q = 3'h0;
   reg [31:0] s10_weights = 32'h0, s11_weights = 32'h0, s3_weights = 32'h0, s4_weights = 32'h0,
@@ -307,21 +307,21 @@ module \neuflow_convolver_tile.convolver.array  (
     = 6'h0, s9_split = 6'h0;
   reg [63:0] beat = 64'h0;
   reg [79:0] s10_behind = 80'h0, s10_kept = 80'h0, s10_other = 80'h0, s9_behind, words = 80'h0,
-    words_155 = 80'h0;
+    words_160 = 80'h0;
   reg [7:0] s9_masks_q = 8'h0;
-  reg [8:0] channel_base = 9'h0, linear = 9'h0, offset = 9'h0, offset_251 = 9'h0;
+  reg [8:0] channel_base = 9'h0, linear = 9'h0, offset = 9'h0, offset_258 = 9'h0;
   reg [9:0] group_ends_left = 10'h0;
   wire n71, n57, n35, n70, n55, n34, n53, n50, n51, n65, n49, n32, n3, n36, n47, n48, n46, n66, n7,
     n45, n69, n43, n44, n37, n68, n24, n25, n21, n22, n4, n20, n72, n60, n59, n39, n40, n52, n54,
     n56, n58, n61, n42, awake, block_ends, coordinates_clk, ends_x, fed, first_channel, frees, full,
     goes_on, group_ends, ky_ends, names, no_drain, no_rows, no_weights, pass_ends, s0_last, starts,
-    stays, take_151, wraps, wraps_82;
+    stays, take_155, wraps, wraps_82;
   wire [10:0] n62, n63, n64, n31;
   wire [127:0] n67, s9_words;
-  wire [14:0] column, row, where, where_268, where_269;
-  wire [15:0] first_x_197, first_y_199, free, last_row_192;
+  wire [14:0] column, row, where, where_275, where_276;
+  wire [15:0] first_x_204, first_y_206, free, last_row_199;
   wire [19:0] n41, n38;
-  wire [1:0] n26, rows_on_188;
+  wire [1:0] n26, rows_on_195;
   wire [20:0] n29;
   wire [21:0] n28, behind0_beyond, behind1_beyond, next_group_beyond, next_row_beyond,
     step_y_wrap_beyond;
@@ -329,13 +329,14 @@ module \neuflow_convolver_tile.convolver.array  (
   wire [2:0] n1, n2, count, turn;
   wire [31:0] s2_weights;
   wire [3:0] end0, end1;
-  wire [4:0] behind;
+  wire [4:0] behind_246;
   wire [5:0] n33, n30, over, over_80, split;
   wire [7:0] n23;
   assign config__ready = flushing[3];
   assign lanes[5:3] = 3'h0;
   assign read_enable = s6[0];
   assign lanes[2:0] = lanes_q;
+  assign {n30[5], n30[3:0]} = config__payload[116:113] - 1'h1;
   assign idle = ~active;
   assign {n27[22], n27[20:0]} = $signed({rounds_q, 3'h0}) - $signed({1'h0,
     config__payload[224:205]});
@@ -347,14 +348,13 @@ module \neuflow_convolver_tile.convolver.array  (
   assign wait_weights = active & ~no_rows & no_weights;
   assign wait_drain = active & ~n66 & stays;
   assign released = pass_done ? 16'h0 : kept;
-  assign awake_174 = |{s10[0], s9[0], s8[0], s7[0], s5[0], s4[0], s3[0], s1[0], s13[0], s12[0],
-    s11[0], s6[0], s2[0], starts, issue, shift, hand_over, s14_q[0], awake, frees} | n20;
+  assign awake_181 = |{s10[0], s9[0], s8[0], s7[0], s5[0], s4[0], s3[0], s1[0], s13[0], s12[0],
+    s11[0], s6[0], s2[0], starts, issue, shift, hand_over, s14_q[0], frees, awake} | n20;
   assign weights_rewind = issue & group_ends;
-  assign {n30[5], n30[3:0]} = config__payload[116:113] - 1'h1;
   assign n3 = active & begins & full;
   assign ends_x = kx_ends_ends & ~(goes_on & due) | gathers;
   assign no_drain = in_flight | ~drain_ready;
-  assign take_151 = hand_over | shift;
+  assign take_155 = hand_over | shift;
   assign s2_weights = s2[1] ? beat[63:32] : beat[31:0];
   assign s9_words = n67 & {{48{s9_masks_q[7]}}, {16{s9_masks_q[4]}}, {16{s9_masks_q[3]}},
     {16{s9_masks_q[2]}}, {16{s9_masks_q[1]}}, {16{s9_masks_q[0]}}};
@@ -398,11 +398,11 @@ module \neuflow_convolver_tile.convolver.array  (
   assign n37 = s2[0] & ~s2[8];
   assign n38 = n68 ? (wraps_87 & $signed(next_row_beyond) >= $signed(1'h0) ? next_row_beyond[19:0] :
     row_start + move_102) : n41;
-  assign n39 = |{s2[0], n36, n68, n37};
-  assign n40 = {n36, n37} != 1'h1;
+  assign n39 = |{s2[0], n37, n68, n36};
+  assign n40 = {n37, n36} != 2'h2;
   assign n41 = s2[5] ? next_group : group_start;
   assign first_channel = config__payload[50] ? s2[5] : s2[3];
-  assign n42 = n39 & {n36, n68, n37} != 2'h2 & n40;
+  assign n42 = n39 & {n37, n68, n36} != 2'h2 & n40;
   assign n43 = n36 | n69 & first_channel;
   assign n44 = n69 | absent[0];
   assign n45 = s2[0] & s2[9];
@@ -442,37 +442,37 @@ module \neuflow_convolver_tile.convolver.array  (
   assign n71 = issue & ends_x;
   assign n72 = issue & ~gathers;
   neuflow_locator behind0 (
-    .clk(array_gated_clk), .linear(linear), .position(position_261),
-      .ring(config__payload[224:205]), .rst(coordinates_gated_rst), .turn(n1), .where(where_269));
+    .clk(array_gated_clk), .linear(linear), .position(position_268),
+      .ring(config__payload[224:205]), .rst(coordinates_gated_rst), .turn(n1), .where(where_276));
   neuflow_locator behind1 (
-    .clk(array_gated_clk), .linear(linear), .position(position_262),
-      .ring(config__payload[224:205]), .rst(coordinates_gated_rst), .turn(n2), .where(where_268));
+    .clk(array_gated_clk), .linear(linear), .position(position_269),
+      .ring(config__payload[224:205]), .rst(coordinates_gated_rst), .turn(n2), .where(where_275));
   \neuflow_convolver_tile.convolver.array.coordinates  coordinates (
-    .awake(awake), .behind(behind), .column(column), .config_2(config__payload),
+    .awake(awake), .behind(behind_246), .column(column), .config_2(config__payload),
       .configured(configured), .coordinates_gated_clk(coordinates_clk),
       .coordinates_gated_rst(coordinates_gated_rst), .count(count), .fed(fed),
-      .first_x(first_x_197), .first_y(first_y_199), .following(following), .follows(follows),
-      .free(free), .full(full), .last(pass_ends_ends), .last_row(last_row_192), .moves(configured &
-      flushing[3]), .reached(rows_on_188), .row(row), .split(split), .stored(stored), .take(n3 & fed
+      .first_x(first_x_204), .first_y(first_y_206), .following(following), .follows(follows),
+      .free(free), .full(full), .last(pass_ends_ends), .last_row(last_row_199), .moves(configured &
+      flushing[3]), .reached(rows_on_195), .row(row), .split(split), .stored(stored), .take(n3 & fed
       & weights_ready & ~(one_channel & ends_x & no_drain)));
   neuflow_clock_gate coordinates_gate (
     .awake(awake), .clk(array_gated_clk), .gated(coordinates_clk), .rst(coordinates_gated_rst));
   neuflow_locator locator (
-    .clk(array_gated_clk), .linear(linear), .position(position_257),
+    .clk(array_gated_clk), .linear(linear), .position(position_264),
       .ring(config__payload[224:205]), .rst(coordinates_gated_rst), .turn(turn), .where(where));
   neuflow_mac_row map0 (
-    .clk(array_gated_clk), .copy(s13[3]), .first(s12[2]), .multiply(s11[0]), .out(pixel[47:0]),
-      .rst(coordinates_gated_rst), .take(take_151), .valid(s12[0]), .weight(s11_weights[15:0]),
-      .words(words));
+    .behind(behind), .clk(array_gated_clk), .copy(s13[3]), .first(s12[2]), .move(move_153),
+      .multiply(s11[0]), .out(pixel[47:0]), .rst(coordinates_gated_rst), .take(take_155),
+      .valid(s12[0]), .weight(s11_weights[15:0]), .words(words));
   neuflow_mac_row map1 (
-    .clk(array_gated_clk), .copy(s13[3]), .first(s12[2]), .multiply(s11[0]), .out(pixel[95:48]),
-      .rst(coordinates_gated_rst), .take(take_151), .valid(s12[0]), .weight(s11_weights[31:16]),
-      .words(words_155));
+    .behind(behind), .clk(array_gated_clk), .copy(s13[3]), .first(s12[2]), .move(move_153),
+      .multiply(s11[0]), .out(pixel[95:48]), .rst(coordinates_gated_rst), .take(take_155),
+      .valid(s12[0]), .weight(s11_weights[31:16]), .words(words_160));
   always @(posedge array_gated_clk) begin
     {s9_masks_q[7], s9_masks_q[4:0]} <= {s8_masks[4], spread ? {s8_masks[3:1], {2{s8_masks[0]}}} :
       s8_masks};
     offset <= phase * config__payload[329:321];
-    offset_251 <= phase_79 * config__payload[349:341];
+    offset_258 <= phase_79 * config__payload[349:341];
     s7_rotate <= rotate;
     s8_rotate <= s7_rotate;
     s9_rotate <= s8_rotate[0];
@@ -487,7 +487,7 @@ module \neuflow_convolver_tile.convolver.array  (
     s3_weights[15:0] <= s2_weights[15:0];
     if (s1[0]) beat <= weights;
     if (s10[0]) begin
-      words_155 <= s10_by_taps ? s10_words[95:16] ^ (s10_words[95:16] ^ s10_words[111:32]) &
+      words_160 <= s10_by_taps ? s10_words[95:16] ^ (s10_words[95:16] ^ s10_words[111:32]) &
         s10_other : s10_words[79:0] ^ (s10_words[79:0] ^ s10_kept) & s10_other;
       words <= s10_words[79:0] ^ (s10_words[79:0] ^ s10_words[95:16]) & s10_behind;
     end
@@ -504,18 +504,18 @@ module \neuflow_convolver_tile.convolver.array  (
       s9_words_133 <= n5;
     end
     if (s7[0]) begin
-      n6 = ~(5'h1f << last_211) & ~(~(5'h1f << first_206));
-      s8_words <= words_274;
-      s8_masks <= {(s7_behind[4] ? columns[14:12] >= left_217 & columns[14:12] < right : n6[4]) &
-        (rows[14:12] >= top & rows[14:12] < bottom), (s7_behind[3] ? columns[11:9] >= left_217 &
+      n6 = ~(5'h1f << last_218) & ~(~(5'h1f << first_213));
+      s8_words <= words_281;
+      s8_masks <= {(s7_behind[4] ? columns[14:12] >= left_224 & columns[14:12] < right : n6[4]) &
+        (rows[14:12] >= top & rows[14:12] < bottom), (s7_behind[3] ? columns[11:9] >= left_224 &
         columns[11:9] < right : n6[3]) & (rows[11:9] >= top & rows[11:9] < bottom), (s7_behind[2] ?
-        columns[8:6] >= left_217 & columns[8:6] < right : n6[2]) & (rows[8:6] >= top & rows[8:6] <
-        bottom), (s7_behind[1] ? columns[5:3] >= left_217 & columns[5:3] < right : n6[1]) &
-        (rows[5:3] >= top & rows[5:3] < bottom), (s7_behind[0] ? columns[2:0] >= left_217 &
+        columns[8:6] >= left_224 & columns[8:6] < right : n6[2]) & (rows[8:6] >= top & rows[8:6] <
+        bottom), (s7_behind[1] ? columns[5:3] >= left_224 & columns[5:3] < right : n6[1]) &
+        (rows[5:3] >= top & rows[5:3] < bottom), (s7_behind[0] ? columns[2:0] >= left_224 &
         columns[2:0] < right : n6[0]) & (rows[2:0] >= top & rows[2:0] < bottom)};
     end
     if (n7) begin
-      s7_behind <= behind;
+      s7_behind <= behind_246;
       columns <= column;
       rows <= row;
     end
@@ -529,9 +529,9 @@ module \neuflow_convolver_tile.convolver.array  (
       bottom <= s6_bottom[12:10] | {3{n8}};
       top <= s6_top[12:10] | {3{n9}};
       right <= s6_right[12:10] | {3{n10}};
-      left_217 <= s6_left[12:10] | {3{n11}};
-      last_211 <= s6_last[12:10] | {3{n12}};
-      first_206 <= s6_first[12:10] | {3{n13}};
+      left_224 <= s6_left[12:10] | {3{n11}};
+      last_218 <= s6_last[12:10] | {3{n12}};
+      first_213 <= s6_first[12:10] | {3{n13}};
     end
     if (s5[0]) begin
       s6_bottom <= s5_bottom * reciprocal;
@@ -571,42 +571,28 @@ module \neuflow_convolver_tile.convolver.array  (
   end
   always @(posedge array_gated_clk) begin
     if (|{s10[0], s9[0], s8[0], s7[0], s5[0], s4[0], s3[0], s1[0], s13[0], s12[0], s11[0], s6[0],
-      s2[0], starts, issue, shift, hand_over, s14_q[0], coordinates_gated_rst, awake, frees}) begin
+      s2[0], starts, issue, shift, hand_over, s14_q[0], coordinates_gated_rst, frees, awake}) begin
       settling <= 3'h7;
     end else begin
       if (n20) settling <= settling - 1'h1;
     end
   end
   always @(posedge array_gated_clk) begin
-    if (s2[9]) begin
-      s3_weights[31:16] <= 16'h0;
-    end else begin
-      s3_weights[31:16] <= s2_weights[31:16];
-    end
-  end
-  always @(posedge array_gated_clk) begin
-    if (n4) begin
-      s10_words[127:96] <= 32'h0;
-    end else begin
-      if (s9[0]) s10_words[127:96] <= s9_words[127:96];
-    end
-  end
-  always @(posedge array_gated_clk) begin
     if (coordinates_gated_rst) begin
-      by_tap <= 1'h0; spread <= 1'h0; read <= 40'h0; read_end2 <= 3'h0; read_end1 <= 3'h0; read_end0
-        <= 3'h0; met <= 2'h0; position_262 <= 20'h0; far1_less <= 22'h0; far1_q <= 20'h0;
-        position_261 <= 20'h0; {far0_less_q[22], far0_less_q[20:0]} <= 22'h0; far0_q <= 20'h0;
-        rounds_q <= 18'h0; rotate <= 3'h0; position_257 <= 20'h0; linear <= 9'h0; next_group <=
-        20'h0; step_y_wrap <= 20'h0; group_less <= 22'h0; group <= 20'h0; gap <= 21'h0; row_less <=
-        21'h0; wraps_87 <= 1'h0; move_less_104 <= 21'h0; move_102 <= 20'h0; wrapped_less_250 <=
-        21'h0; wrapped_248 <= 20'h0; kept_less_247 <= 21'h0; kept_246 <= 20'h0; delta_less_81 <=
-        5'h0; move_less <= 21'h0; move <= 20'h0; wrapped_less <= 21'h0; wrapped <= 20'h0; kept_less
-        <= 21'h0; kept_241 <= 20'h0; delta_less <= 5'h0; bottom_beyond <= 17'h0; {top_beyond_q[16],
-        top_beyond_q[3:0]} <= 5'h0; right_beyond <= 17'h0; reciprocal[7:0] <= 8'h0; {hand_over,
-        s14_q} <= 4'h0; s13 <= 4'h0; s12 <= 4'h0; s11 <= 4'h0; s10 <= 4'h0; s9 <= 13'h0; s8 <=
-        13'h0; s7 <= 13'h0; s6 <= 13'h0; s5 <= 13'h0; s4 <= 13'h0; s3 <= 13'h0; s2 <= 13'h0; s1 <=
-        13'h0; pass_done <= 1'h0; settled <= 1'h0; flushing <= 4'h0; maps[1] <= 1'h0; one_channel <=
-        1'h0; in_flight <= 1'h0; position <= 20'h0; row_start <= 20'h0; group_start <= 20'h0;
+      move_153 <= 1'h0; read <= 40'h0; read_end2 <= 3'h0; read_end1 <= 3'h0; read_end0 <= 3'h0; met
+        <= 2'h0; position_269 <= 20'h0; far1_less <= 22'h0; far1_q <= 20'h0; position_268 <= 20'h0;
+        {far0_less_q[22], far0_less_q[20:0]} <= 22'h0; far0_q <= 20'h0; rounds_q <= 18'h0; rotate <=
+        3'h0; position_264 <= 20'h0; linear <= 9'h0; next_group <= 20'h0; step_y_wrap <= 20'h0;
+        group_less <= 22'h0; group <= 20'h0; gap <= 21'h0; row_less <= 21'h0; wraps_87 <= 1'h0;
+        move_less_104 <= 21'h0; move_102 <= 20'h0; wrapped_less_257 <= 21'h0; wrapped_255 <= 20'h0;
+        kept_less_254 <= 21'h0; kept_253 <= 20'h0; delta_less_81 <= 5'h0; move_less <= 21'h0; move
+        <= 20'h0; wrapped_less <= 21'h0; wrapped <= 20'h0; kept_less <= 21'h0; kept_248 <= 20'h0;
+        delta_less <= 5'h0; bottom_beyond <= 17'h0; {top_beyond_q[16], top_beyond_q[3:0]} <= 5'h0;
+        right_beyond <= 17'h0; reciprocal[7:0] <= 8'h0; {hand_over, s14_q} <= 4'h0; s13 <= 4'h0; s12
+        <= 4'h0; s11 <= 4'h0; s10 <= 4'h0; s9 <= 13'h0; s8 <= 13'h0; s7 <= 13'h0; s6 <= 13'h0; s5 <=
+        13'h0; s4 <= 13'h0; s3 <= 13'h0; s2 <= 13'h0; s1 <= 13'h0; pass_done <= 1'h0; settled <=
+        1'h0; flushing <= 4'h0; maps[1] <= 1'h0; one_channel <= 1'h0; in_flight <= 1'h0; by_tap <=
+        1'h0; spread <= 1'h0; position <= 20'h0; row_start <= 20'h0; group_start <= 20'h0;
         channel_base <= 9'h0; absent <= 60'h0; next_channel <= 20'h0; phase_79 <= 4'h0; phase <=
         4'h0; first_y <= 16'h0; first_x <= 16'h0; tap_y <= 18'h0; tap_x <= 18'h0; block <= 18'h0;
         last_row <= 16'h0; rows_on <= 2'h0; s1_split <= 6'h0; s9_split <= 6'h0; s6_split <= 6'h0;
@@ -616,30 +602,27 @@ module \neuflow_convolver_tile.convolver.array  (
         1'h0; gathers <= 1'h0; due <= 1'h0; left <= 1'h0; kx_ends_ends <= 1'h0; kx_ends_left <=
         6'h0; lanes_q <= 3'h0;
     end else begin
-      if (s1[0]) begin
-        by_tap <= config__payload[51];
-        spread <= config__payload[51] & |gap[2:0];
-      end
-      read <= {n21 ? where[8:3] : n22 ? where_269[8:3] : where_268[8:3], n21 ? where_268[14:9] : n22
-        ? where[8:3] : where_269[8:3], n21 ? where_269[14:9] : n22 ? where_268[14:9] : where[8:3],
-        n21 ? where[14:9] : n22 ? where_269[14:9] : where_268[14:9], ~n23, n23 & ~(~(8'hff <<
+      move_153 <= behind[0] & ~s13[3] | s12[3];
+      read <= {n21 ? where[8:3] : n22 ? where_276[8:3] : where_275[8:3], n21 ? where_275[14:9] : n22
+        ? where[8:3] : where_276[8:3], n21 ? where_276[14:9] : n22 ? where_275[14:9] : where[8:3],
+        n21 ? where[14:9] : n22 ? where_276[14:9] : where_275[14:9], ~n23, n23 & ~(~(8'hff <<
         read_end0)) | ~(n23 | ~(8'hff << read_end2))};
       read_end2 <= n24 ? turn : n25 ? end0[2:0] : end1[2:0];
       read_end1 <= n24 ? end1[2:0] : n25 ? turn : end0[2:0];
       read_end0 <= n24 ? end0[2:0] : n25 ? end1[2:0] : turn;
       met <= n26;
-      position_262 <= wraps_87 & $signed(behind1_beyond) >= $signed(1'h0) ? behind1_beyond[19:0] :
+      position_269 <= wraps_87 & $signed(behind1_beyond) >= $signed(1'h0) ? behind1_beyond[19:0] :
         position + far1_q;
       far1_less <= $signed({rounds_q, 4'h0}) - $signed({1'h0, config__payload[224:205]});
       far1_q <= {rounds_q[18:3], 4'h0};
-      position_261 <= wraps_87 & $signed(behind0_beyond) >= $signed(1'h0) ? behind0_beyond[19:0] :
+      position_268 <= wraps_87 & $signed(behind0_beyond) >= $signed(1'h0) ? behind0_beyond[19:0] :
         position + far0_q;
       {far0_less_q[22], far0_less_q[20:0]} <= {n27[22], n27[20:0]};
       far0_q <= {rounds_q[19:3], 3'h0};
       rounds_q <= gap[20:3];
       rotate <= where[2:0];
-      position_257 <= position;
-      linear <= (channel_base + offset) + offset_251;
+      position_264 <= position;
+      linear <= (channel_base + offset) + offset_258;
       next_group <= wraps_87 & $signed(next_group_beyond) >= $signed(1'h0) ? next_group_beyond[19:0]
         : group_start + group;
       step_y_wrap <= wraps_87 & $signed(step_y_wrap_beyond) >= $signed(1'h0) ?
@@ -649,19 +632,19 @@ module \neuflow_convolver_tile.convolver.array  (
       gap <= config__payload[304:285] - config__payload[80:65];
       row_less <= config__payload[304:285] - config__payload[224:205];
       wraps_87 <= |config__payload[224:205];
-      move_less_104 <= wraps_82 ? wrapped_less_250 : kept_less_247;
-      move_102 <= wraps_82 ? wrapped_248 : kept_246;
-      wrapped_less_250 <= step_y_wrap - config__payload[224:205];
-      wrapped_248 <= step_y_wrap;
-      kept_less_247 <= config__payload[284:265] - config__payload[224:205];
-      kept_246 <= config__payload[284:265];
+      move_less_104 <= wraps_82 ? wrapped_less_257 : kept_less_254;
+      move_102 <= wraps_82 ? wrapped_255 : kept_253;
+      wrapped_less_257 <= step_y_wrap - config__payload[224:205];
+      wrapped_255 <= step_y_wrap;
+      kept_less_254 <= config__payload[284:265] - config__payload[224:205];
+      kept_253 <= config__payload[284:265];
       delta_less_81 <= config__payload[320:317] - config__payload[116:113];
       move_less <= wraps ? wrapped_less : kept_less;
-      move <= wraps ? wrapped : kept_241;
+      move <= wraps ? wrapped : kept_248;
       wrapped_less <= n29 - config__payload[224:205];
       wrapped <= n29[19:0];
       kept_less <= config__payload[264:245] - config__payload[224:205];
-      kept_241 <= config__payload[264:245];
+      kept_248 <= config__payload[264:245];
       delta_less <= config__payload[316:313] - config__payload[116:113];
       bottom_beyond <= (config__payload[112:97] + config__payload[116:113]) - 1'h1;
       {top_beyond_q[16], top_beyond_q[3:0]} <= {n30[5], n30[3:0]};
@@ -688,7 +671,11 @@ module \neuflow_convolver_tile.convolver.array  (
       maps[1] <= n33[1];
       one_channel <= n34 & n35;
       in_flight <= in_flight & ~hand_over | s0_last;
-      if (n39 & {s2[10], n36, n37} != 3'h5) begin
+      if (s1[0]) begin
+        by_tap <= config__payload[51];
+        spread <= config__payload[51] & |gap[2:0];
+      end
+      if (n39 & {s2[10], n37, n36} != 3'h6) begin
         next_x_beyond = $signed({1'h0, position}) + $signed(move_less);
         position <= n36 ? config__payload[244:225] : n37 ? (wraps_87 & $signed(next_x_beyond) >=
           $signed(1'h0) ? next_x_beyond[19:0] : position + move) : n38;
@@ -699,8 +686,8 @@ module \neuflow_convolver_tile.convolver.array  (
         channel_base <= n36 ? config__payload[173:165] : first_channel ? config__payload[173:165] :
           next_channel[8:0];
       end
-      if ((n44 | n43) & ~n45) absent <= n43 ? config__payload[511:452] : {1'h0, absent[59:1]};
-      if (n44 | n45 | n43) next_channel <= n45 ? config__payload[184:165] + s2_weights[31:16] : n43
+      if ((n43 | n44) & ~n45) absent <= n43 ? config__payload[511:452] : {1'h0, absent[59:1]};
+      if (n43 | n44 | n45) next_channel <= n45 ? config__payload[184:165] + s2_weights[31:16] : n43
         ? config__payload[184:165] + config__payload[204:185] : next_channel +
         config__payload[204:185];
       if (s1[0] & s1[8] | n36) phase_79 <= n36 ? config__payload[312:309] : s1[4] ?
@@ -708,8 +695,8 @@ module \neuflow_convolver_tile.convolver.array  (
       if (s1[0] | n36) phase <= n36 ? config__payload[308:305] : s1[8] ? config__payload[308:305] :
         wraps ? over[3:0] : phase + config__payload[316:313];
       if (n46) begin
-        first_y <= first_y_199;
-        first_x <= first_x_197;
+        first_y <= first_y_206;
+        first_x <= first_x_204;
       end
       if (n48 | n47) tap_y <= n47 ? {{2{config__payload[148]}}, config__payload[148:133]} :
         $unsigned($signed(tap_y) + $signed({1'h0, config__payload[164:157]}));
@@ -718,8 +705,8 @@ module \neuflow_convolver_tile.convolver.array  (
         $unsigned($signed(tap_x) + $signed({1'h0, config__payload[156:149]}));
       if (s1[3]) block <= {s1[6:5], last_row};
       if (n49) begin
-        last_row <= last_row_192;
-        rows_on <= rows_on_188;
+        last_row <= last_row_199;
+        rows_on <= rows_on_195;
         s1_split <= split;
       end
       if (s8[0] & s8[7]) s9_split <= s6_split;
@@ -761,6 +748,27 @@ module \neuflow_convolver_tile.convolver.array  (
     end
   end
   always @(posedge array_gated_clk) begin
+    if (s13[3] | coordinates_gated_rst) begin
+      behind <= 2'h0;
+    end else begin
+      behind <= {behind[0], take_155};
+    end
+  end
+  always @(posedge array_gated_clk) begin
+    if (s2[9]) begin
+      s3_weights[31:16] <= 16'h0;
+    end else begin
+      s3_weights[31:16] <= s2_weights[31:16];
+    end
+  end
+  always @(posedge array_gated_clk) begin
+    if (n4) begin
+      s10_words[127:96] <= 32'h0;
+    end else begin
+      if (s9[0]) s10_words[127:96] <= s9_words[127:96];
+    end
+  end
+  always @(posedge array_gated_clk) begin
     if (|{config__payload[116:114], coordinates_gated_rst}) begin
       reciprocal[10] <= 1'h0;
     end else begin
@@ -789,7 +797,7 @@ module \neuflow_convolver_tile.convolver.array  (
     end
   end
   always @(posedge array_gated_clk) begin
-    if (coordinates_gated_rst | n32) begin
+    if (n32 | coordinates_gated_rst) begin
       active <= 1'h0;
     end else begin
       if (!(active)) active <= settled;
@@ -876,8 +884,8 @@ module \neuflow_convolver_tile.convolver.array.coordinates  (
       {ready_q[82:80], ready_q[47:0]} <= {summed_q[82:80], summed_q[47:0]};
       {summed_q[82:80], summed_q[47:0]} <= {!column_next, row_next < form[47:32], column_next <
         form[31:16], row_next, y_next, x_next};
-      lane0_column <= (first | ready_q[82]) ? 3'h0 : lane0_column + 1'h1;
       lane0_row <= (first) ? 3'h0 : lane0_row + ready_q[82];
+      lane0_column <= (first | ready_q[82]) ? 3'h0 : lane0_column + 1'h1;
     end
   end
   always @(posedge coordinates_gated_clk) begin
@@ -1289,7 +1297,7 @@ module \neuflow_convolver_tile.convolver.drain  (
   \neuflow_convolver_tile.convolver.drain.walk  walk (
     .clear(clear), .complete(complete_161), .config_2(config__payload),
       .drain_gated_clk(drain_gated_clk), .drain_gated_rst(drain_gated_rst), .inside_2(inside_2),
-      .mark(s5[1] & s5[2]), .offset(offset), .port_2721_0(s5[1:0]));
+      .mark(s5[1] & s5[2]), .offset(offset), .port_2728_0(s5[1:0]));
   always @(posedge drain_gated_clk) begin
     summed0 <= pixel[47:0] + partial0;
     summed1 <= pixel[95:48] + partial1;
@@ -1577,7 +1585,7 @@ module \neuflow_convolver_tile.convolver.drain.walk  (
   input wire clear,
   input wire mark,
   output wire [15:0] complete,
-  input wire [1:0] port_2721_0,
+  input wire [1:0] port_2728_0,
   output reg inside_2 = 1'h0,
   output reg [19:0] offset = 20'h0,
   input wire [141:0] config_2,
@@ -1592,15 +1600,15 @@ module \neuflow_convolver_tile.convolver.drain.walk  (
   wire [69:0] n5;
   assign complete = marked[31:16] >= config_2[93:78] ? config_2[93:78] : marked[31:16] +
     (marked[15:0] >= config_2[77:62]);
-  assign n2 = fresh & ~port_2721_0[0];
-  assign n3 = port_2721_0[0] | clear | n2;
+  assign n2 = fresh & ~port_2728_0[0];
+  assign n3 = port_2728_0[0] | clear | n2;
   assign after_slot_ends = now[68] ? (now[69] ? one_slot : now[47:32] == slots_less) : now[69];
   assign after_row_ends = now[68] ? one_column : now[15:0] == pitch_less;
   assign after_base = now[68] ? (now[69] ? 20'h0 : now[67:48] + config_2[77:62]) : now[67:48];
   assign after_slot = now[68] ? (now[69] ? 16'h0 : now[47:32] + 1'h1) : now[47:32];
   assign after_row = now[68] ? now[31:16] + 1'h1 : now[31:16];
   assign after_column = now[68] ? 16'h0 : now[15:0] + 1'h1;
-  assign n5 = port_2721_0[1] & ~mark ? marked : {after_slot_ends, after_row_ends, after_base,
+  assign n5 = port_2728_0[1] & ~mark ? marked : {after_slot_ends, after_row_ends, after_base,
     after_slot, after_row, after_column};
   assign n6 = clear | drain_gated_rst | n2;
   always @(posedge drain_gated_clk) begin
@@ -1608,15 +1616,15 @@ module \neuflow_convolver_tile.convolver.drain.walk  (
       marked[69:68] <= 2'h0; now[69:68] <= 2'h0; offset <= 20'h0; inside_2 <= 1'h0; one_slot <=
         1'h0; one_column <= 1'h0; slots_less <= 17'h0; pitch_less <= 17'h0;
     end else begin
-      if ({port_2721_0[0], mark, clear, n2} != 4'h8 & n3) begin
+      if ({port_2728_0[0], mark, clear, n2} != 4'h8 & n3) begin
         n1 = clear ? {one_slot, one_column, 68'h0} : n2 ? {one_slot, one_column, 68'h0} :
-          port_2721_0[0] ? (mark ? {after_slot_ends, after_row_ends, after_base, after_slot,
+          port_2728_0[0] ? (mark ? {after_slot_ends, after_row_ends, after_base, after_slot,
           after_row, after_column} : {2'h0, marked[67:0]}) : {2'h0, marked[67:0]};
         marked[69:68] <= n1[69:68];
       end
       if (n3) begin
         n4 = clear ? {one_slot, one_column, 68'h0} : n2 ? {one_slot, one_column, 68'h0} :
-          port_2721_0[0] ? n5 : {2'h0, now[67:0]};
+          port_2728_0[0] ? n5 : {2'h0, now[67:0]};
         now[69:68] <= n4[69:68];
       end
       offset <= now[67:48] + now[15:0];
@@ -1631,15 +1639,15 @@ module \neuflow_convolver_tile.convolver.drain.walk  (
     if (n6) begin
       marked[67:0] <= 68'h0; now[67:0] <= 68'h0;
     end else begin
-      if (port_2721_0[0] & mark) marked[67:0] <= {after_base, after_slot, after_row, after_column};
-      if (port_2721_0[0]) now[67:0] <= n5[67:0];
+      if (port_2728_0[0] & mark) marked[67:0] <= {after_base, after_slot, after_row, after_column};
+      if (port_2728_0[0]) now[67:0] <= n5[67:0];
     end
   end
   always @(posedge drain_gated_clk) begin
     if (clear | drain_gated_rst) begin
       fresh <= 1'h1;
     end else begin
-      if (port_2721_0[0]) fresh <= 1'h0;
+      if (port_2728_0[0]) fresh <= 1'h0;
     end
   end
 endmodule
@@ -1761,10 +1769,10 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
   reg [19:0] linear = 20'h0, linear_row = 20'h0, position = 20'h0, position_88 = 20'h0, row_position
     = 20'h0, step = 20'h0;
   reg [1:0] lane0 = 2'h0, lane1 = 2'h0, lane2 = 2'h0, lane3 = 2'h0, lap = 2'h0, lead = 2'h0, left =
-    2'h0, low = 2'h0, number, origin = 2'h0, start = 2'h0, stride = 2'h0, taken = 2'h0;
+    2'h0, low = 2'h0, origin = 2'h0, start = 2'h0, stride = 2'h0, taken = 2'h0;
   reg [20:0] pitch_less = 21'h0, step_less = 21'h0, x_step_less = 21'h0;
   reg [21:0] after_beyond;
-  reg [2:0] n6, first_bank_106 = 3'h0;
+  reg [2:0] n6, first_bank_106 = 3'h0, number;
   reg [3:0] banks_used = 4'h0, begins = 4'h0, first, flushing = 4'h0, last_phase = 4'h0, phase_y =
     4'h0, s1_piece_first = 4'h0, s1_piece_phase = 4'h0, settling = 4'hb, used = 4'h0;
   reg [4:0] at_128;
@@ -1774,7 +1782,7 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
   reg [82:0] s2_piece = 83'h0, s3_piece = 83'h0, s4_piece = 83'h0, s5_piece = 83'h0, s6_piece =
     83'h0, s1_piece_q = 83'h0;
   reg [8:0] n7, linear_87 = 9'h0, offset = 9'h0;
-  wire n20, n13, n43, n12, n44, n40, n41, n29, n38, n3, n4, n42, n9, n10, n11, n21, n27, n25, n17,
+  wire n20, n13, n44, n12, n45, n41, n42, n29, n38, n3, n4, n43, n10, n9, n11, n21, n27, n25, n17,
     n19, n22, n37, n23, n24, n26, n28, n31, n8, n32, n36, n30, n34, extends_2, finished, fits,
     i__ready_119, i__valid_120, joins, last_lap, last_phase_y, o__ready, o__valid, record_ends,
     row_ends, starts, store;
@@ -1786,36 +1794,38 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
   wire [21:0] after_row_beyond;
   wire [2:0] rest, turn, unused;
   wire [3:0] n33, of_phase_1;
-  wire [4:0] n45, n35;
+  wire [4:0] n46, n35, beyond1;
   wire [5:0] n1, end_2;
   wire [67:0] o__payload;
   wire [68:5] s0_piece;
-  wire [7:0] n16, n39;
-  wire [8:0] beyond1, beyond2;
+  wire [7:0] n16, n40;
+  wire [8:0] beyond2;
+  wire [8:5] n39;
   assign config__ready = flushing[3];
   assign i__ready = opened & i__ready_119;
+  assign {n39, beyond1} = end_2 - {strides1_q[7:5], 1'h0, strides1_q[3:0]};
   assign s0_piece[20:5] = joins & taken > 1'h0 ? o__payload[15:0] : words[15:0];
   assign s0_piece[36:21] = joins & taken > 1'h1 ? o__payload[31:16] : words[31:16];
   assign s0_piece[52:37] = joins & taken > 2'h2 ? o__payload[47:32] : words[47:32];
   assign s0_piece[68:53] = joins & taken > 2'h3 ? o__payload[63:48] : words[63:48];
-  assign awake = |{n9, finished, starts, store, pass_done, n10, n11} | n12;
+  assign awake = |{n9, n10, finished, starts, store, n11, pass_done} | n12;
   assign i__valid_120 = opened & i__valid;
   assign o__ready = ~valid | store & (last_lap & (by_word_71 ? !left : more | left <= low));
-  assign of_phase_1 = n39[7:4] & {4{pairs}};
+  assign of_phase_1 = n40[7:4] & {4{pairs}};
   assign n1 = where[8:3] + apart;
-  assign row_ends = last_lap & n40 & (by_word_71 ? !low : n41 | extends_2);
+  assign row_ends = last_lap & n41 & (by_word_71 ? !low : n42 | extends_2);
   assign last_lap = ~phases | lap == (fits ? low : left) | lap == last_phase;
-  assign n3 = $signed(beyond1) >= $signed(1'h0);
+  assign n3 = $signed({n39, beyond1}) >= $signed(1'h0);
   assign n4 = $signed(beyond2) >= $signed(1'h0);
   assign store = room & (valid & (~pairs | fits | extends_2));
   assign count = by_word_71 ? 2'h0 : fits ? low : joins ? (more ? 2'h3 : low) : left;
   assign ahead = joins ? count - left : 2'h0;
   assign unused = (o__payload[66:64] - 1'h1) - {1'h0, ahead};
   assign n8 = n38 | o__ready;
-  assign n9 = i__valid_120 & i__ready_119;
-  assign finished = n42 | active & resident & allowed;
-  assign starts = n43 & config__valid & ~(|flushing);
-  assign n10 = o__valid & o__ready;
+  assign n9 = o__valid & o__ready;
+  assign n10 = i__valid_120 & i__ready_119;
+  assign finished = n43 | active & resident & allowed;
+  assign starts = n44 & config__valid & ~(|flushing);
   assign n11 = released != freed;
   assign n12 = |settling;
   assign n13 = split & first_bank_106[1];
@@ -1823,21 +1833,21 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
   assign n15 = 12'hf0f << first_bank_106;
   assign n16 = {2{used}} << where[1:0];
   assign n17 = lead <= config__payload[3];
-  assign record_ends = n44 & channel_ends;
+  assign record_ends = n45 & channel_ends;
   assign n18 = record + 1'h1;
   assign n19 = !lead;
   assign n20 = config__payload[7:5] == 2'h3;
   assign n21 = config__payload[7:5] == 3'h4;
-  assign n22 = n43 & ~s1_valid & ~s2_valid;
+  assign n22 = n44 & ~s1_valid & ~s2_valid;
   assign n23 = n37 & ~s2_piece[81];
   assign next_linear_row = last_phase_y ? config__payload[79:60] : linear_row +
     config__payload[219:200];
   assign n24 = n23 | n37 | n22;
-  assign n25 = n43 | n42;
+  assign n25 = n44 | n43;
   assign n26 = record_ends | n25;
-  assign n27 = n43 | record_ends;
-  assign n28 = n27 | n44;
-  assign n29 = n43 | n44;
+  assign n27 = n44 | record_ends;
+  assign n28 = n27 | n45;
+  assign n29 = n44 | n45;
   assign width = config__payload[27:8] - 1'h1;
   assign n30 = {n38, n29, rest[2]} != 3'h5 & n31;
   assign rest = low + {~count};
@@ -1852,20 +1862,19 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
   assign n36 = ~n23 & n37;
   assign n37 = s2_valid & s2_piece[80];
   assign beyond2 = end_2 - {strides2_q[7:6], 1'h0, strides2_q[4:0]};
-  assign beyond1 = end_2 - {strides1_q[7:5], 1'h0, strides1_q[3:0]};
-  assign end_2 = n45 + 1'h1;
+  assign end_2 = n46 + 1'h1;
   assign n38 = store & last_lap;
   assign joins = extends_2 & ~fits;
-  assign n39 = 8'hcc << where[1:0];
-  assign n40 = ~more;
-  assign n41 = low <= left;
+  assign n40 = 8'hcc << where[1:0];
+  assign n41 = ~more;
+  assign n42 = low <= left;
   assign extends_2 = by_row & valid & o__valid;
-  assign fits = n40 & n41;
-  assign n42 = record_ends & record_ends_49;
-  assign n43 = ~active;
-  assign n44 = store & row_ends;
+  assign fits = n41 & n42;
+  assign n43 = record_ends & record_ends_49;
+  assign n44 = ~active;
+  assign n45 = store & row_ends;
   assign after_row_beyond = $signed({1'h0, row_position}) + $signed(pitch_less);
-  assign n45 = begins + count;
+  assign n46 = begins + count;
   neuflow_locator locator (
     .clk(writer_gated_clk), .linear(linear_87), .position(position_88),
       .ring(config__payload[119:100]), .rst(writer_gated_rst), .turn(turn), .where(where));
@@ -1904,14 +1913,14 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
       n2 = phases | alone;
       n5 = at_128 + 1'h1;
       n7 = first + {strides1_q[7:5], 1'h0, strides1_q[3:0]};
-      number = ({5'h0, first} <= count) + (n7 <= count);
+      number = {1'h0, {5'h0, first} <= count} + (n7 <= count);
       n6 = count + 1'h1;
       s1_piece_phase <= (!(phases)) ? 4'h0 : wrapped ? at_128[3:0] - config__payload[159:156] :
         at_128[3:0];
       s1_piece_first <= (!(n2)) ? 4'h0 : first;
       {s1_piece_q[82:77], s1_piece_q[68:0]} <= {record_ends_49, channel_ends, row_ends, phases ?
         (last_lap ? {{1'h0, n3} + n4} - wrapped : {2'h0, n5 == config__payload[159:156]}) : pairs ?
-        3'h2 : alone ? {1'h0, number} : n6, s0_piece, taken, n2 ? {1'h0, number} : n6};
+        3'h2 : alone ? number : n6, s0_piece, taken, n2 ? number : n6};
     end
     if (n8) begin
       taken <= o__ready ? ahead : (taken + count) + 1'h1;
@@ -1920,7 +1929,7 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
     if (o__ready) words <= o__payload[63:0];
   end
   always @(posedge writer_gated_clk) begin
-    if (|{n9, finished, starts, store, pass_done, n10, n11, writer_gated_rst}) begin
+    if (|{n9, n10, finished, starts, store, n11, pass_done, writer_gated_rst}) begin
       settling <= 4'hb;
     end else begin
       if (n12) settling <= settling - 1'h1;
@@ -2063,7 +2072,7 @@ module \neuflow_convolver_tile.convolver.weight_store  (
   output reg parameters_valid = 1'h0,
   output wire [191:0] parameters,
   output wire ready,
-  input wire [1:0] port_2354_16,
+  input wire [1:0] port_2357_16,
   input wire [14:0] config__payload,
   input wire config__valid,
   input wire [1:0] parameters_beats,
@@ -2089,8 +2098,8 @@ module \neuflow_convolver_tile.convolver.weight_store  (
   assign n3 = {take, listening} != 1'h1;
   \neuflow_convolver_tile.convolver.weight_store.blocks  blocks (
     .awake(awake_59), .blocks_gated_clk(blocks_clk), .blocks_gated_rst(weights_gated_rst),
-      .comes(comes), .free(parameters_take & port_2354_16[1]), .push(push), .read_enable(read_35),
-      .ready(ready_38), .rewind(parameters_take & port_2354_16[0]), .room(room_14),
+      .comes(comes), .free(parameters_take & port_2357_16[1]), .push(push), .read_enable(read_35),
+      .ready(ready_38), .rewind(parameters_take & port_2357_16[0]), .room(room_14),
       .value(value_57), .write_data(data));
   neuflow_clock_gate blocks_gate (
     .awake(awake_59), .clk(clk), .gated(blocks_clk), .rst(weights_gated_rst));
@@ -2160,7 +2169,7 @@ module \neuflow_convolver_tile.convolver.weight_store.blocks  (
     write_address = 6'h0;
   wire n4, n3, n1;
   wire [5:0] n2, left;
-  assign awake = |{read_enable, comes, rewind, free, push} | n1;
+  assign awake = |{read_enable, rewind, free, comes, push} | n1;
   assign n1 = |settling;
   assign n2 = read_enable ? (tail == 6'h2f ? 6'h0 : tail + 1'h1) : tail;
   assign n3 = rewind & n4;
@@ -2170,14 +2179,14 @@ module \neuflow_convolver_tile.convolver.weight_store.blocks  (
     .clk(blocks_gated_clk), .read_address(tail), .read_data(value), .read_enable(read_enable),
       .write_address(write_address), .write_data(write_data), .write_enable(push));
   always @(posedge blocks_gated_clk) begin
-    if (|{read_enable, comes, rewind, blocks_gated_rst, free, push}) begin
+    if (|{read_enable, blocks_gated_rst, rewind, free, comes, push}) begin
       settling <= 3'h4;
     end else begin
       if (n1) settling <= settling - 1'h1;
     end
   end
   always @(posedge blocks_gated_clk) begin
-    if (rewind | blocks_gated_rst | free) begin
+    if (blocks_gated_rst | rewind | free) begin
       passed <= 6'h0;
     end else begin
       if (read_enable) passed <= passed + 1'h1;
@@ -2226,7 +2235,7 @@ module \neuflow_convolver_tile.convolver.weight_store.weights  (
   wire n4, n3, n1;
   wire [5:0] n2;
   wire [6:0] left;
-  assign awake = |{read_enable, comes, rewind, free, push} | n1;
+  assign awake = |{read_enable, rewind, free, comes, push} | n1;
   assign n1 = |settling;
   assign n2 = read_enable ? (tail == 6'h3f ? 6'h0 : tail + 1'h1) : tail;
   assign n3 = rewind & n4;
@@ -2236,7 +2245,7 @@ module \neuflow_convolver_tile.convolver.weight_store.weights  (
     .clk(weights_gated_clk), .read_address(tail), .read_data(value), .read_enable(read_enable),
       .write_address(write_address), .write_data(write_data), .write_enable(push));
   always @(posedge weights_gated_clk) begin
-    if (|{read_enable, comes, rewind, free, weights_gated_rst, push}) begin
+    if (|{read_enable, rewind, free, comes, weights_gated_rst, push}) begin
       settling <= 3'h4;
     end else begin
       if (n1) settling <= settling - 1'h1;
@@ -2318,7 +2327,7 @@ module \neuflow_convolver_tile.router  (
   assign i__payload[1] = 6'h28 >> bus__payload[23:20];
   assign takes = armed & ~{|(local0_peers & n7), |(west_peers & n7), |(south_peers & n7),
     |(east_peers & n7)};
-  assign awake = |{o__valid_73, moves, bus__valid, n1, n2, n3} | n4;
+  assign awake = |{o__valid_73, bus__valid, moves, n1, n2, n3} | n4;
   assign i__payload_51 = east_current[5] ? (east_current[4] ? local0_in__payload : west_in__payload)
     : east_current[4] ? south_in__payload : east_in__payload;
   assign i__valid_50 = |(east_current[3:0] & moves);
@@ -2362,7 +2371,7 @@ module \neuflow_convolver_tile.router  (
       sub & |(bus__payload[15:8] & columns)), .o__payload({o__payload, named}), .o__ready(o__ready),
       .o__valid(o__valid_73), .rst(router_gated_rst));
   always @(posedge router_gated_clk) begin
-    if (|{o__valid_73, router_gated_rst, moves, bus__valid, n1, n2, n3}) begin
+    if (|{o__valid_73, router_gated_rst, bus__valid, moves, n1, n2, n3}) begin
       settling <= 3'h4;
     end else begin
       if (n4) settling <= settling - 1'h1;

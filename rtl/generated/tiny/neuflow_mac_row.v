@@ -7,38 +7,40 @@ module neuflow_mac_row (
   input wire multiply,
   input wire valid,
   input wire first,
+  input wire move,
   input wire copy,
   input wire take,
+  input wire [1:0] behind,
   output reg [47:0] out = 48'h0,
   input wire clk
 );
-  reg [239:0] drain = 240'h0;
-  reg [2:0] pixel = 3'h0;
   reg [31:0] product0 = 32'h0, product1 = 32'h0, product2 = 32'h0, product3 = 32'h0, product4 =
     32'h0;
-  reg [47:0] sum0 = 48'h0, sum1 = 48'h0, sum2 = 48'h0, sum3 = 48'h0, sum4 = 48'h0;
+  reg [47:0] drain0 = 48'h0, drain1 = 48'h0, drain2 = 48'h0, drain3 = 48'h0, drain4 = 48'h0, sum0 =
+    48'h0, sum1 = 48'h0, sum2 = 48'h0, sum3 = 48'h0, sum4 = 48'h0;
+  wire [19:0] n2;
+  wire [47:20] n1;
+  assign {n1, n2} = $signed(first ? 48'h0 : sum1) + $signed(product1);
   always @(posedge clk) begin
     if (rst) begin
       out <= 48'h0;
     end else begin
-      if (take) out <= pixel[2] ? drain[239:192] : pixel[1] ? (pixel[0] ? drain[191:144] :
-        drain[143:96]) : pixel[0] ? drain[95:48] : drain[47:0];
+      if (take) out <= &behind ? drain2 : |behind ? drain1 : drain0;
     end
   end
   always @(posedge clk) begin
-    if (copy) begin
-      pixel <= 3'h0;
-    end else begin
-      if (take) pixel <= pixel + 1'h1;
+    if (move) begin
+      drain4 <= (!(copy)) ? 48'h0 : sum4;
+      drain3 <= copy ? sum3 : drain4;
+      drain2 <= copy ? sum2 : drain3;
+      drain1 <= copy ? sum1 : drain2;
+      drain0 <= copy ? sum0 : drain1;
     end
-  end
-  always @(posedge clk) begin
-    if (copy) drain <= {sum4, sum3, sum2, sum1, sum0};
     if (valid) begin
       sum4 <= $signed(first ? 48'h0 : sum4) + $signed(product4);
       sum3 <= $signed(first ? 48'h0 : sum3) + $signed(product3);
       sum2 <= $signed(first ? 48'h0 : sum2) + $signed(product2);
-      sum1 <= $signed(first ? 48'h0 : sum1) + $signed(product1);
+      sum1 <= {n1, n2};
       sum0 <= $signed(first ? 48'h0 : sum0) + $signed(product0);
     end
     if (multiply) begin
