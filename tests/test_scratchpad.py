@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from helpers import Clock, Pace, simulate, until
 
-from neuflow.blocks.scratchpad import Bank, Scratchpad
+from neuflow.blocks.scratchpad import Scratchpad
 from neuflow.errors import ConfigError
 from neuflow.grid import TINY
 from neuflow.layout import SCRATCHPAD
@@ -176,33 +176,6 @@ def test_who_waits_at_a_bank_goes_first_the_next_time():
     # second burst of port 1 comes to its bank.
     moved = beats_by_cycle({0: [(0, 4), (0, 4)], 1: [(9, 4), (8, 4)]})[Scratchpad.READ :]
     assert moved == [{0}] * 2 + [{0, 1}] * 4 + [{1}] + [{0, 1}] * 2 + [{1}]
-
-
-def test_a_bank_of_several_parts_keeps_each_word():
-    depth = 2048 + 1024 + 5
-    dut = Bank(TINY, depth)
-    assert dut.parts == [2048, 1029]
-    places = [0, 1, 1023, 1024, 2047, 2048, 2049, 3071, 3072, depth - 1]
-    beats = [random.Random(7).getrandbits(TINY.bus_bits) for _ in places]
-    found = []
-
-    async def run(ctx):
-        ctx.set(dut.write, 1)
-        ctx.set(dut.coming.strobe, ~0)
-        for place, beat in zip(places, beats, strict=True):
-            ctx.set(dut.write_at, place)
-            ctx.set(dut.coming.data, beat)
-            await ctx.tick()
-        ctx.set(dut.write, 0)
-        await ctx.tick()
-        for place in [*places, 0, 0]:
-            ctx.set(dut.read, 1)
-            ctx.set(dut.read_at, place)
-            await ctx.tick()
-            found.append(ctx.get(dut.beat))
-
-    simulate(dut, run)
-    assert found[1:-1] == beats
 
 
 @pytest.mark.parametrize("writes", [False, True])

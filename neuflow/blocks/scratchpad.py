@@ -10,8 +10,7 @@ from amaranth.hdl import Cat, Module, Mux, Signal, Value
 from amaranth.lib.wiring import Component, In, Out, flipped
 from amaranth.utils import ceil_log2
 
-from neuflow.blocks.arbiter import memory_members, number_of, pick, round_robin
-from neuflow.blocks.choose import select
+from neuflow.blocks.arbiter import memory_members, pick, round_robin
 from neuflow.blocks.dma_address import request_stream, response_stream, write_layout
 from neuflow.blocks.gate import fires, stay_awake
 from neuflow.blocks.place import place
@@ -20,9 +19,6 @@ from neuflow.blocks.streams import wire
 from neuflow.grid import SCRATCHPAD_BANKS, GridConfig
 
 BANKS = SCRATCHPAD_BANKS
-
-LEAST = 1024
-"""Words that are worth a RAM of their own."""
 
 SETTLE = 4
 """Cycles from the last beat's address to the last register: RAM, response, valid falls."""
@@ -135,26 +131,8 @@ class Turns(Component):
             ]
 
 
-def parts(depth: int) -> list[int]:
-    """Return the depths of the RAMs that ``depth`` words lie in, one behind the other.
-
-    Powers of 2, the largest first: of a RAM of any other depth synthesis makes many small ones, and
-    chooses among all of their words. What is left below ``LEAST`` stays with the last.
-
-    >>> parts(13312), parts(6), parts(4100)
-    ([8192, 4096, 1024], [6], [4100])
-    """
-    found = []
-    while depth:
-        part = 1 << depth.bit_length() - 1
-        part = depth if depth - part < LEAST else part
-        found.append(part)
-        depth -= part
-    return found
-
-
 class Bank(Component):
-    """Half of the scratchpad: memories for each word of a beat, and their registers.
+    """Half of the scratchpad: a memory a word of a beat, and their registers.
 
     Members
     -------
@@ -180,13 +158,14 @@ class Bank(Component):
                 "done": Out(grid.columns),
             }
         )
-        self.parts = parts(depth)
+        self.lanes = [Ram(grid.word_bits, depth) for _ in range(grid.bus_words)]
 
     def elaborate(self, platform):
         m = Module()
         served = Signal.like(self.read)  # whose beat the RAMs give
-        part = Signal(range(len(self.parts)))  # the RAMs that give it
         m.d.sync += [served.eq(self.read), self.answers.eq(served)]
+        with m.If(served.any()):
+            m.d.sync += self.beat.eq(Cat(ram.read_data for ram in self.lanes))
 
         # What the RAMs write. The harness of sim/ logs these four registers, by their names.
         wrote = Signal.like(self.write, name="written_by")
@@ -199,28 +178,15 @@ class Bank(Component):
         with m.If(self.write.any()):
             m.d.sync += [wrote.eq(self.write), at.eq(self.write_at), data.eq(self.coming.data)]
 
-        beats = []
-        first = 0
-        for number, depth in enumerate(self.parts):
-            bits = ceil_log2(depth)  # of an address; the others say which part
-            reads = self.read.any() & (self.read_at[bits:] == first >> bits)
-            writes = at[bits:] == first >> bits
-            first += depth
-            with m.If(reads):
-                m.d.sync += part.eq(number)
-            rams = [Ram(self.grid.word_bits, depth) for _ in range(self.grid.bus_words)]
-            beats.append(Cat(ram.read_data for ram in rams))
-            for lane, ram in enumerate(rams):
-                m.submodules[f"lane{lane}_part{number}"] = ram
-                m.d.comb += [
-                    ram.read_enable.eq(reads),
-                    ram.read_address.eq(self.read_at),
-                    ram.write_enable.eq(strobe[lane] & writes),
-                    ram.write_address.eq(at),
-                    ram.write_data.eq(data.word_select(lane, self.grid.word_bits)),
-                ]
-        with m.If(served.any()):
-            m.d.sync += self.beat.eq(select(beats, part))
+        for lane, ram in enumerate(self.lanes):
+            m.submodules[f"lane{lane}"] = ram
+            m.d.comb += [
+                ram.read_enable.eq(self.read.any()),
+                ram.read_address.eq(self.read_at),
+                ram.write_enable.eq(strobe[lane]),
+                ram.write_address.eq(at),
+                ram.write_data.eq(data.word_select(lane, self.grid.word_bits)),
+            ]
         return m
 
 
@@ -281,7 +247,7 @@ class Scratchpad(Component):
                 self.response_valid[k].eq(bank.answers),
                 bank.write.eq(writes.serves[k]),
                 bank.write_at.eq(writes.at[k]),
-                bank.coming.as_value().eq(select(beats, number_of(writes.serves[k]))),
+                bank.coming.as_value().eq(pick(writes.serves[k], beats)),
                 bank.ends.eq((writes.serves[k] & writes.ends).any()),
             ]
         m.d.comb += [

@@ -54,13 +54,15 @@ module neuflow_scratchpad (
   assign awake = moves_96 | moves | n1;
   assign n1 = |settling;
   neuflow_scratchpad_bank bank0 (
-    .answers(response_valid__0), .beat(response__0[63:0]), .clk(clk), .coming(serves__0_71[1] ?
-      data__1__payload : data__0__payload), .done(done), .ends(|(serves__0_71 & ends_76)),
-      .read(read), .read_at(at__0), .rst(rst), .write(serves__0_71), .write_at(at__0_73));
+    .answers(response_valid__0), .beat(response__0[63:0]), .clk(clk), .coming((serves__0_71[0] ?
+      data__0__payload : 69'h0) | (serves__0_71[1] ? data__1__payload : 69'h0)), .done(done),
+      .ends(|(serves__0_71 & ends_76)), .read(read), .read_at(at__0), .rst(rst),
+      .write(serves__0_71), .write_at(at__0_73));
   neuflow_scratchpad_bank bank1 (
-    .answers(response_valid__1), .beat(response__1[63:0]), .clk(clk), .coming(serves__1_84[1] ?
-      data__1__payload : data__0__payload), .done(done_93), .ends(|(serves__1_84 & ends_76)),
-      .read(read_77), .read_at(at__1), .rst(rst), .write(serves__1_84), .write_at(at__1_86));
+    .answers(response_valid__1), .beat(response__1[63:0]), .clk(clk), .coming((serves__1_84[0] ?
+      data__0__payload : 69'h0) | (serves__1_84[1] ? data__1__payload : 69'h0)), .done(done_93),
+      .ends(|(serves__1_84 & ends_76)), .read(read_77), .read_at(at__1), .rst(rst),
+      .write(serves__1_84), .write_at(at__1_86));
   \neuflow_scratchpad.reads  reads (
     .at__0(at__0), .at__1(at__1), .clk(clk), .moves(moves), .outside(outside),
       .request__0__payload(read__0__payload), .request__0__valid(read__0__valid),
@@ -125,7 +127,7 @@ module \neuflow_scratchpad.reads  (
   wire [31:0] n2, n1, n4;
   wire [5:0] asks, turn_behind, turn_chosen;
   assign turn_grant = turn_chosen & ~turn_chosen + 1'h1;
-  assign outside = moves0 & burst0[28:0] >= 8'h80 | moves1 & burst1[28:0] >= 8'h80;
+  assign outside = moves1 & burst1[28:0] >= 8'h80 | moves0 & burst0[28:0] >= 8'h80;
   assign serves__0 = (moves0 & n3 ? owner0 : 6'h0) | (moves1 & !burst1[0] ? owner1 : 6'h0);
   assign at__0 = may0 & n3 ? burst0[6:1] : burst1[6:1];
   assign serves__1 = (moves0 & burst0[0] ? owner0 : 6'h0) | (moves1 & burst1[0] ? owner1 : 6'h0);
@@ -137,11 +139,11 @@ module \neuflow_scratchpad.reads  (
   assign n1[29:0] = free1 ? n4[29:0] : burst1[29:0] + 1'h1;
   assign n2[31:30] = free0 ? n4[31:30] : burst0[31:30] - 1'h1;
   assign n2[29:0] = free0 ? n4[29:0] : burst0[29:0] + 1'h1;
-  assign free1 = ~n5 | moves1 & !burst1[31:30];
   assign moves1 = n5 & ~(meet & ~first) & n5;
+  assign free1 = ~n5 | moves1 & !burst1[31:30];
   assign moves0 = may0 & n6;
   assign free0 = ~n6 | moves0 & !burst0[31:30];
-  assign asks = free1 | free0 ? {request__5__valid, request__4__valid, request__3__valid,
+  assign asks = free0 | free1 ? {request__5__valid, request__4__valid, request__3__valid,
     request__2__valid, request__1__valid, request__0__valid} & ~((free0 ? 6'h0 : owner0) | (free1 ?
     6'h0 : owner1)) : 6'h0;
   assign meet = n6 & n5 & burst0[0] == burst1[0];
@@ -156,7 +158,7 @@ module \neuflow_scratchpad.reads  (
   assign n6 = |owner0;
   assign turn_behind = asks & turn_after;
   always @(posedge clk) begin
-    if (free1 | moves1) burst1 <= n1;
+    if (moves1 | free1) burst1 <= n1;
     if (moves0 | free0) burst0 <= n2;
   end
   always @(posedge clk) begin
@@ -198,7 +200,7 @@ module \neuflow_scratchpad.writes  (
   wire [31:0] n4, n2, n1;
   assign turn_grant = turn_chosen & ~turn_chosen + 1'h1;
   assign ready = (may0 ? owner0 : 2'h0) | (may1 ? owner1 : 2'h0);
-  assign outside = moves0 & burst0[28:0] >= 8'h80 | moves1 & burst1[28:0] >= 8'h80;
+  assign outside = moves1 & burst1[28:0] >= 8'h80 | moves0 & burst0[28:0] >= 8'h80;
   assign serves__0 = (moves0 & n3 ? owner0 : 2'h0) | (moves1 & !burst1[0] ? owner1 : 2'h0);
   assign at__0 = may0 & n3 ? burst0[6:1] : burst1[6:1];
   assign serves__1 = (moves0 & burst0[0] ? owner0 : 2'h0) | (moves1 & burst1[0] ? owner1 : 2'h0);
@@ -210,11 +212,11 @@ module \neuflow_scratchpad.writes  (
   assign n1[29:0] = free1 ? n4[29:0] : burst1[29:0] + 1'h1;
   assign n2[31:30] = free0 ? n4[31:30] : burst0[31:30] - 1'h1;
   assign n2[29:0] = free0 ? n4[29:0] : burst0[29:0] + 1'h1;
-  assign free1 = ~n5 | ends1;
   assign moves1 = may1 & |(owner1 & {port_0_407, port_0_337});
+  assign free1 = ~n5 | ends1;
   assign moves0 = may0 & |(owner0 & {port_0_407, port_0_337});
   assign free0 = ~n6 | ends0;
-  assign asks = free1 | free0 ? {request__1__valid, request__0__valid} & ~((free0 ? 2'h0 : owner0) |
+  assign asks = free0 | free1 ? {request__1__valid, request__0__valid} & ~((free0 ? 2'h0 : owner0) |
     (free1 ? 2'h0 : owner1)) : 2'h0;
   assign meet = n6 & n5 & burst0[0] == burst1[0];
   assign turn_chosen = |turn_behind ? turn_behind : asks;
@@ -229,7 +231,7 @@ module \neuflow_scratchpad.writes  (
   assign n6 = |owner0;
   assign turn_behind = asks & turn_after;
   always @(posedge clk) begin
-    if (free1 | moves1) burst1 <= n1;
+    if (moves1 | free1) burst1 <= n1;
     if (moves0 | free0) burst0 <= n2;
   end
   always @(posedge clk) begin

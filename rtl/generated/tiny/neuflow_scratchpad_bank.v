@@ -19,37 +19,26 @@ module neuflow_scratchpad_bank (
   reg [5:0] served = 6'h0, write_address = 6'h0;
   reg [63:0] write_words = 64'h0;
   wire n1, read_enable;
-  wire [15:0] read_data, read_data_19, read_data_20, read_data_21;
+  wire [15:0] read_data, read_data_13, read_data_14, read_data_15;
   assign done = ended ? written_by : 2'h0;
   assign read_enable = |read;
   assign n1 = |write;
-  neuflow_ram #(.ADDRESS(6), .DEPTH(64), .WIDTH(16)) lane0_part0 (
+  neuflow_ram #(.ADDRESS(6), .DEPTH(64), .WIDTH(16)) lane0 (
     .clk(clk), .read_address(read_at), .read_data(read_data), .read_enable(read_enable),
       .write_address(write_address), .write_data(write_words[15:0]),
       .write_enable(write_strobe[0]));
-  neuflow_ram #(.ADDRESS(6), .DEPTH(64), .WIDTH(16)) lane1_part0 (
-    .clk(clk), .read_address(read_at), .read_data(read_data_19), .read_enable(read_enable),
+  neuflow_ram #(.ADDRESS(6), .DEPTH(64), .WIDTH(16)) lane1 (
+    .clk(clk), .read_address(read_at), .read_data(read_data_13), .read_enable(read_enable),
       .write_address(write_address), .write_data(write_words[31:16]),
       .write_enable(write_strobe[1]));
-  neuflow_ram #(.ADDRESS(6), .DEPTH(64), .WIDTH(16)) lane2_part0 (
-    .clk(clk), .read_address(read_at), .read_data(read_data_20), .read_enable(read_enable),
+  neuflow_ram #(.ADDRESS(6), .DEPTH(64), .WIDTH(16)) lane2 (
+    .clk(clk), .read_address(read_at), .read_data(read_data_14), .read_enable(read_enable),
       .write_address(write_address), .write_data(write_words[47:32]),
       .write_enable(write_strobe[2]));
-  neuflow_ram #(.ADDRESS(6), .DEPTH(64), .WIDTH(16)) lane3_part0 (
-    .clk(clk), .read_address(read_at), .read_data(read_data_21), .read_enable(read_enable),
+  neuflow_ram #(.ADDRESS(6), .DEPTH(64), .WIDTH(16)) lane3 (
+    .clk(clk), .read_address(read_at), .read_data(read_data_15), .read_enable(read_enable),
       .write_address(write_address), .write_data(write_words[63:48]),
       .write_enable(write_strobe[3]));
-  always @(posedge clk) begin
-    if (rst) begin
-      beat <= 64'h0; written_by <= 2'h0; ended <= 1'h0; answers <= 6'h0; served <= 6'h0;
-    end else begin
-      if (|served) beat <= {read_data_21, read_data_20, read_data_19, read_data};
-      if (n1) written_by <= write;
-      ended <= ends;
-      answers <= served;
-      served <= read;
-    end
-  end
   always @(posedge clk) begin
     if (n1) begin
       write_words <= coming[63:0];
@@ -57,7 +46,18 @@ module neuflow_scratchpad_bank (
     end
   end
   always @(posedge clk) begin
-    if (~n1 | rst) begin
+    if (rst) begin
+      written_by <= 2'h0; ended <= 1'h0; answers <= 6'h0; served <= 6'h0; beat <= 64'h0;
+    end else begin
+      if (n1) written_by <= write;
+      ended <= ends;
+      answers <= served;
+      served <= read;
+      if (|served) beat <= {read_data_15, read_data_14, read_data_13, read_data};
+    end
+  end
+  always @(posedge clk) begin
+    if (rst | ~n1) begin
       write_strobe <= 4'h0;
     end else begin
       write_strobe <= coming[67:64];
