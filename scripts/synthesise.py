@@ -38,6 +38,8 @@ from neuflow.layout import HARDWARE_VERSION
 TOP = "neuflow_top"
 FAMILY = "xc6v"
 """As yosys names the Virtex-6."""
+EFFORT = "flow2"
+"""ABC's script by yosys's name: it restructures logic more than once, for fewer look-up tables."""
 DEVICE = "XC6VLX240T"
 AVAILABLE = {"LUT": 150_720, "FF": 301_440, "block RAM": 416, "DSP": 768}
 """What the device has; block RAMs of 36 kbit."""
@@ -77,6 +79,7 @@ def synthesise(grid: GridConfig, directory: Path) -> None:
     sources = [path.name for path in verilog.write(grid, directory) if path.suffix == ".v"]
     script = (
         f"read_verilog {' '.join(sources)}; "
+        f"scratchpad -copy abc9.script.{EFFORT} abc9.script; "
         f"synth_xilinx -family {FAMILY} -top {TOP} -noiopad -noclkbuf; write_json {NETLIST}"
     )
     # Of what WebAssembly's yosys says after its first call of ABC nothing comes through, no error.
@@ -159,9 +162,10 @@ def table(record: dict[str, Any]) -> str:
     lines = [
         f"{DEVICE} (Virtex-6), grid `{record['grid']}`: made by `scripts/synthesise.py`.",
         "",
-        f"Counted after synthesis by yosys (`synth_xilinx -family {FAMILY}`, modules kept), not placed.",
-        "A block RAM is one of 36 kbit; one of 18 kbit counts as a half. A look-up table (LUT) has six",
-        "inputs and holds one function, or two of five inputs together where the script finds a pair.",
+        f"Counted after synthesis by yosys (`synth_xilinx -family {FAMILY}`, ABC's `{EFFORT}`, modules",
+        "kept), not placed. A block RAM is one of 36 kbit; one of 18 kbit counts as a half. A look-up",
+        "table (LUT) has six inputs and holds one function, or two of five inputs together where the",
+        "script finds a pair.",
         "",
         f"Beyond the board: {', '.join(beyond(used)) or 'nothing'}.",
         "",
