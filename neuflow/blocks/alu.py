@@ -262,10 +262,10 @@ class Alu(Component):
                 s4_far.eq(s3_far),
                 s4_sum.eq(Cat(s3_carry, s3_near).as_signed() + Cat(s3_carry, change).as_signed()),
                 s6_doubled.eq(
-                    shift_step(Cat(Const(0, _LEFT + 1), s5_exact), tails[5].shift, 16, _GUARD_BITS)
+                    shift_step(Cat(Const(0, _LEFT + 1), s5_exact), tails[5].shift, 0, _GUARD_BITS)
                 ),
-                s7_doubled.eq(shift_step(s6_doubled, tails[6].shift, 4, _GUARD_BITS)),
-                s8_doubled.eq(shift_step(s7_doubled, tails[7].shift, 1, _GUARD_BITS)),
+                s7_doubled.eq(shift_step(s6_doubled, tails[6].shift, 1, _GUARD_BITS)),
+                s8_doubled.eq(shift_step(s7_doubled, tails[7].shift, 2, _GUARD_BITS)),
                 s9_rounded.eq(s8_doubled[1:].as_signed() + s8_doubled[0]),
                 s10_word.eq(saturate_word(s9_rounded, tails[9].narrow)),
             ]

@@ -64,14 +64,15 @@ def round_shift(value: Value, shift: Value) -> Value:
     return doubled[1:].as_signed() + doubled[0]
 
 
-def shift_step(value: Value, shift: Value, places: int, bits: int = GUARD_BITS) -> Value:
-    """Shift a signed value right by 0 to 3 times ``places``: one of ``SHIFT_STEPS``, in their order.
+def shift_step(value: Value, shift: Value, step: int, bits: int = GUARD_BITS) -> Value:
+    """Shift a signed value right by 0 to 3 times ``SHIFT_STEPS[step]``; steps come in their order.
 
     The three begin with twice a value, so that bit 0 of the last result is the rounding bit, see
     :func:`round_shift` and :func:`rounded_sum`; it has ``bits`` bits, the others as many more as the
     steps after them may drop. A value that is beyond stays so: its sign is kept, and the bit below
     made its opposite, while those further down may hold anything.
     """
+    places = SHIFT_STEPS[step]
     at, below_sign = exact_log2(places), bits + places - 3
     shifted = value.as_signed() >> Cat(Const(0, at), shift[at : at + 2])
     head, sign = shifted[below_sign:], value[-1]
@@ -175,9 +176,9 @@ class Requantise(Component):
                 s3_sum.eq(s2_middle + s2_low[_PIECE_BITS:]),
                 s3_high.eq(s2_high),
                 s4_product.eq(Cat(s3_low, s3_sum[:_PIECE_BITS], s3_high + s3_sum[_PIECE_BITS:])),
-                s5_doubled.eq(shift_step(Cat(Const(0, 1), s4_product), shifts[3], 16)),
-                s6_doubled.eq(shift_step(s5_doubled, shifts[4], 4)),
-                s7_doubled.eq(shift_step(s6_doubled, shifts[5], 1)),
+                s5_doubled.eq(shift_step(Cat(Const(0, 1), s4_product), shifts[3], 0)),
+                s6_doubled.eq(shift_step(s5_doubled, shifts[4], 1)),
+                s7_doubled.eq(shift_step(s6_doubled, shifts[5], 2)),
                 s8_sum.eq(rounded_sum(s7_doubled, zero)),
                 out.eq(saturate_word(s8_sum, narrow)),
             ]

@@ -34,7 +34,7 @@ def read_address(grid: GridConfig) -> data.StructLayout:
     ``which[k]`` is bit k of n. So it is chosen in one look-up table a bit.
     """
     rows = bank_address(grid).members["row"]
-    number = len(range(ROW_ENDS + 2))
+    number = ROW_ENDS + 2
     return data.StructLayout(
         {
             "which": data.ArrayLayout(unsigned(grid.row_banks), ceil_log2(number)),

@@ -95,7 +95,7 @@ def _gather(m: Module, array: MacArray, read, words, kept):
 
 
 def _choices(m: Module, array: MacArray, by_tap):
-    """Stages 9 and 10: which words the lanes take, said of every bit of a pixel's word but the first.
+    """Stages 9 and 10: which words the lanes take; all but ``by_taps`` for every bit of a pixel's word.
 
     One register of all and one a pixel say it for the map lanes behind the first, so that a bit of an
     operand is chosen in one look-up table. ``by_taps``: the word of the lane's tap or, with ``other``,
