@@ -170,7 +170,8 @@ class Layer:
     """What figures of one layer need: a Conv, Gemm or stand-alone node with what is fused to it.
 
     ``macs`` and ``words`` are nominal, for one image: padded taps counted, kernels that are zero
-    throughout not; words = inputs, weights and outputs once, unpadded (``weight_words`` of them weights, which a batch shares).
+    throughout not; words = inputs, weights and outputs once, unpadded (``weight_words`` of them
+    weights, which a batch shares, ``output_words`` outputs).
     ``writes[c]``: WRITE packets of column c in one frame that belong to this layer.
     """
 
@@ -179,6 +180,7 @@ class Layer:
     macs: int
     words: int
     weight_words: int
+    output_words: int
     writes: tuple[int, ...]
 
 

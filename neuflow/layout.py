@@ -564,7 +564,7 @@ HARDWARE_VERSION = 0x0002_0000
 2.0: the counters from 0x50 on moved when every MAC-cycle got a cause.
 """
 
-PROGRAM_VERSION = 8
+PROGRAM_VERSION = 9
 """Version of the program format: a program of another one is refused.
 
 2: CONV_ROWS stores by phases, CONV_ARRAY reads channels by block and leaves some out.
@@ -575,6 +575,7 @@ PROGRAM_VERSION = 8
 6: the graph has slices, and tensors with a scale for every channel; inputs may leave room in their records.
 7: rows may come as two packets; a FENCE may leave out the last WRITE packet of its columns.
 8: CONV_ROWS stores both phases of a stride of 2 at once.
+9: layers of the host section tell output words apart.
 """
 
 REGISTERS: tuple[Register, ...] = (

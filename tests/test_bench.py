@@ -9,9 +9,9 @@ import onnx
 import pytest
 
 from examples.bench import readme, scale_sim
-from examples.bench.__main__ import has_peer
+from examples.bench.__main__ import has_peer, silicon
 from examples.bench.layers import layers
-from examples.bench.works import WORKS
+from examples.bench.works import SILICON_RTL, SILICON_WORKS, WORKS
 from examples.networks import NETWORKS
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -36,11 +36,21 @@ def test_strides_and_pads_count() -> None:
 
 
 def test_the_readme_shows_what_was_measured() -> None:
-    rows = json.loads((ROOT / "docs" / "bench.json").read_text(encoding="utf-8"))["rows"]
+    record = json.loads((ROOT / "docs" / "bench.json").read_text(encoding="utf-8"))
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     for make in readme.PARTS.values():
-        assert make(rows) in text
-    assert readme.with_measured(text, rows) == text
+        assert make(record) in text
+    assert readme.with_measured(text, record) == text
+
+
+def test_silicon_is_measured_by_times_and_gates_that_agree() -> None:
+    rows = json.loads((ROOT / "docs" / "bench.json").read_text(encoding="utf-8"))["silicon"]
+    assert {row["work"] for row in rows} == set(SILICON_WORKS)
+    for name in SILICON_WORKS:
+        found = [row for row in rows if row["work"] == name]
+        assert len({row["cycles"] for row in found}) == 1
+        assert (len(found) == 2) == (found[0]["cycles"] <= SILICON_RTL)
+        assert f"| {WORKS[name].title} | {found[0]['cycles_per_image']:,.0f} |" in silicon(rows)
 
 
 def test_a_network_of_several_rows_is_asked_of_scale_sim_once() -> None:

@@ -97,7 +97,7 @@ def known(grid: GridConfig = TINY) -> Program:
         origins.append((len(words), origin))
         words += part
     device = np.array(words, "<u4").tobytes()
-    layers = (Layer("first", "conv", 100, 10, 5, (0, 1)), Layer("second", "alu", 0, 10, 0, (1, 1)))
+    layers = (Layer("first", "conv", 100, 10, 5, 3, (0, 1)), Layer("second", "alu", 0, 10, 0, 5, (1, 1)))
     made = program(grid=grid, device=device, layers=layers)
     return dataclasses.replace(made, origins=tuple(origins))
 

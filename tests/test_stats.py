@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import jsonschema
@@ -21,10 +22,11 @@ SCHEMA = json.loads(
 )
 # Peak of TINY: 2 columns x 2 maps x 5 pixels = 20 MACs a cycle.
 LAYERS = (
-    Layer("a", "conv", macs=2000, words=100, weight_words=40, writes=(2, 1)),
-    Layer("b", "dense", macs=100, words=600, weight_words=500, writes=(1, 0)),
+    Layer("a", "conv", macs=2000, words=100, weight_words=40, output_words=30, writes=(2, 1)),
+    Layer("b", "dense", macs=100, words=600, weight_words=500, output_words=60, writes=(1, 0)),
 )
 FAST = MemoryConfig(tokens=1, tokens_per_beat=1, shared=True)
+TWO_WAYS = replace(FAST, shared=False)
 REGISTERS = {
     "READ_BEATS": 70, "WRITE_BEATS": 9, "CONFIG_WORDS": 50, "CONFIG_STALLS": 5, "CONFIG_HIDDEN": 30,
 }  # fmt: skip
@@ -93,7 +95,7 @@ def test_layer_cycles_sum_to_all_cycles_over_frames(frames):
 
 def test_a_layer_that_ends_before_the_one_before_it_counts_only_the_rest():
     early = made(1000, [[100, 200, 250], [300]])
-    third = Layer("c", "map", macs=0, words=0, weight_words=0, writes=(0, 0))
+    third = Layer("c", "map", macs=0, words=0, weight_words=0, output_words=0, writes=(0, 0))
     assert stats.layer_cycles(program(layers=(*LAYERS, third)), 1, early) == [300, 0, 700]
 
 
@@ -112,9 +114,16 @@ def test_weights_count_once_a_pass():
 def test_network_roofline_counts_inputs_outputs_and_all_weights():
     # x and y: 60 words each; weights 540; 660 words at 4 a cycle = 165 > 2100 / 20 = 105.
     assert stats.network_roofline(program(layers=LAYERS), 1, FAST) == 165
-    separate = MemoryConfig(tokens=1, tokens_per_beat=1, shared=False)
-    assert stats.network_roofline(program(layers=LAYERS), 1, separate) == 105
+
+
+def test_what_is_read_and_what_is_written_meet_at_two_ways_only():
+    # a: 100 cycles of MACs; b reads 540 words, writes 60; the network reads 600, writes 60.
+    assert stats.layer_roofline(program(layers=LAYERS), 1, TWO_WAYS) == 100 + 540 / 4
+    assert stats.network_roofline(program(layers=LAYERS), 1, TWO_WAYS) == 600 / 4
+    written = replace(LAYERS[1], output_words=560)
+    assert stats.layer_roofline(program(layers=(written,)), 1, TWO_WAYS) == 560 / 4
+    assert stats.network_roofline(program(layers=LAYERS[:1]), 1, TWO_WAYS) == 2000 / 20
 
 
 def test_bus_speed_is_that_of_the_token_bucket():
-    assert stats.bus_words_per_cycle(TINY, MemoryConfig(17, 20)) == 4 * 17 / 20
+    assert stats.bus_cycles(TINY, MemoryConfig(17, 20), 300, 40) == 340 / (4 * 17 / 20)

@@ -18,7 +18,15 @@ from examples.bench import readme, scale_sim
 from examples.bench.layers import is_grouped, layers
 from examples.bench.measure import PROGRAMS
 from examples.bench.timed import timed
-from examples.bench.works import GROWTH, GROWTH_GRIDS, WORKS
+from examples.bench.works import (
+    GROWTH,
+    GROWTH_GRIDS,
+    SILICON,
+    SILICON_PUBLISHED,
+    SILICON_RTL,
+    SILICON_WORKS,
+    WORKS,
+)
 
 ARRAY_SIDE = 20
 """SCALE-Sim's array, 400 MACs as ``virtex6`` has."""
@@ -29,6 +37,11 @@ SIMULATED = 100_000_000
 COLUMNS = (
     "work", "judge", "cycles an image", "of peak MACs", "over layer roofline",
     "frames/s at the assumed clock", "seconds", "peak MB", "MMAC/s simulated", "published by others",
+)  # fmt: skip
+
+SILICON_COLUMNS = (
+    f"work, `{SILICON}`", "cycles an image", "of peak MACs", "over layer roofline",
+    "GOPS at the assumed clock", "frames/s at the assumed clock", "judges", "published by others",
 )  # fmt: skip
 
 Row = dict[str, Any]
@@ -113,6 +126,41 @@ def growth(rows: list[Row]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def on_silicon(names: list[str], everything: bool) -> list[Row]:
+    """Measure works on the grid of silicon: times of all, and the Verilog where it is not long."""
+    rows = []
+    for name in names:
+        row = measure(name, SILICON, "times")
+        rows.append(row)
+        if everything or row["cycles"] <= SILICON_RTL:
+            rows.append(measure(name, SILICON, "rtl"))
+            _check_agreement(name, rows)
+    return rows
+
+
+def silicon(rows: list[Row]) -> str:
+    """Return what :func:`on_silicon` measured as Markdown, a line a work."""
+    lines = [f"| {' | '.join(SILICON_COLUMNS)} |", "|---" * len(SILICON_COLUMNS) + "|"]
+    for name in dict.fromkeys(row["work"] for row in rows):
+        found = [row for row in rows if row["work"] == name]
+        row, cycles = found[0], found[0]["cycles_per_image"]
+        cells = [
+            row["title"], f"{cycles:,.0f}", f"{row['mac_utilisation']:.3f}",
+            f"{row['cycles'] / row['layer_roofline_cycles']:.3f}", f"{readme.row_gops(row):.1f}",
+            f"{row['clock_hz'] / cycles:,.1f}", " == ".join(one["judge"] for one in found),
+            SILICON_PUBLISHED.get(name, "-"),
+        ]  # fmt: skip
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _check_agreement(name: str, rows: list[Row]) -> None:
+    """Raise RuntimeError where judges gave a work different cycles."""
+    cycles = {row["cycles"] for row in rows if row["work"] == name}
+    if len(cycles) != 1:
+        raise RuntimeError(f"{name}: the judges differ: {sorted(cycles)} cycles")
+
+
 def main() -> int:
     """Measure and write the tables."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -121,6 +169,7 @@ def main() -> int:
     parser.add_argument("--only", nargs="+", choices=list(WORKS), default=list(WORKS))
     parser.add_argument("--all", action="store_true", help="run every work on RTL")
     parser.add_argument("--no-peers", action="store_true", help="without SCALE-Sim")
+    parser.add_argument("--no-silicon", action="store_true", help=f"without `{SILICON}`")
     parser.add_argument("--no-growth", action="store_true", help="without 100 and 1600 MACs")
     parser.add_argument("--keep", action="store_true", help="programs that an earlier run compiled")
     chosen = parser.parse_args()
@@ -132,17 +181,22 @@ def main() -> int:
         judges = ["rtl"] if WORKS[name].rtl or chosen.all else []
         grid = WORKS[name].grid
         rows += [measure(name, grid, judge) for judge in (*judges, "cycle", "times")]
-        cycles = {row["cycles"] for row in rows if row["work"] == name}
-        if len(cycles) != 1:
-            raise RuntimeError(f"{name}: the judges differ: {sorted(cycles)} cycles")
+        _check_agreement(name, rows)
         rows.append(measure(name, grid, "onnxruntime"))
         if not chosen.no_peers and has_peer(name):
             rows.append(peer(name, chosen.o))
+    other = []
+    if not chosen.no_silicon:
+        other = on_silicon([name for name in chosen.only if name in SILICON_WORKS], chosen.all)
     grown = []
     if not chosen.no_growth:
         grown = [measure(name, grid, "times") for name in GROWTH for grid in GROWTH_GRIDS]
-    text = f"{table(rows)}\n" + (growth(grown) if grown else "")
-    record = {"machine": platform.processor() or platform.machine(), "rows": rows, "growth": grown}
+    text = "\n".join(make(found) for make, found in
+                     ((table, rows), (silicon, other), (growth, grown)) if found)  # fmt: skip
+    record = {
+        "machine": platform.processor() or platform.machine(), "rows": rows, "silicon": other,
+        "growth": grown,
+    }  # fmt: skip
     (chosen.o / "bench.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     (chosen.o / "bench.md").write_text(text, encoding="utf-8")
     if chosen.publish:

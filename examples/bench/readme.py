@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from examples.bench.works import SILICON, SILICON_PUBLISHED, WORKS
+
 ROOT = Path(__file__).resolve().parents[2]
 COLUMNS = (
     "work, batch 1 unless said", "cycles an image", "of peak MACs", "over layer roofline",
@@ -18,10 +20,14 @@ JUDGES = {
 }
 
 
-def short_table(rows: list[dict[str, Any]]) -> str:
+Record = dict[str, Any]
+"""What ``docs/bench.json`` holds."""
+
+
+def short_table(record: Record) -> str:
     """Return one line a work: what the grid's judges gave; they agree in every cycle."""
     judges: dict[str, list[dict[str, Any]]] = {}
-    for row in rows:
+    for row in record["rows"]:
         if row["judge"] in ("rtl", "cycle"):
             judges.setdefault(row["title"], []).append(row)
     lines = [f"| {' | '.join(COLUMNS)} |", "|---" * len(COLUMNS) + "|"]
@@ -39,13 +45,13 @@ def short_table(rows: list[dict[str, Any]]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def speeds(rows: list[dict[str, Any]]) -> str:
+def speeds(record: Record) -> str:
     """Return the slowest and the fastest work of each judge, in thousands of cycles a second."""
     ranges = []
     for judge, name in JUDGES.items():
         found = sorted(
             (row["cycles"] / row["seconds"] / 1000, row["title"])
-            for row in rows
+            for row in record["rows"]
             if row["judge"] == judge
         )
         (least, slowest), (most, fastest) = found[0], found[-1]
@@ -53,25 +59,45 @@ def speeds(rows: list[dict[str, Any]]) -> str:
     return f"Thousands of cycles a second, start of the run included: {'; '.join(ranges)}.\n"
 
 
-PARTS = {"bench": short_table, "speeds": speeds}
+def silicon(record: Record) -> str:
+    """Return the speeds that others published for the grid of silicon, and ours."""
+    texts = []
+    for name, published in SILICON_PUBLISHED.items():
+        row = next(row for row in record["silicon"] if row["work"] == name)
+        texts.append(
+            f"the {WORKS[name].title} runs there at {row_gops(row):.1f} GOPS (published: {published})"
+        )
+    clock = next(row["clock_hz"] for row in record["silicon"]) / 1e6
+    return (
+        f"`{SILICON}` has the same MACs at an assumed {clock:.0f} MHz and 8 words a cycle each way: "
+        f"{'; '.join(texts)}.\nAll works on it: the second table of `docs/bench.md`.\n"
+    )
+
+
+def row_gops(row: dict[str, Any]) -> float:
+    """Return useful operations a second, two a MAC, at the assumed clock, in units of 1e9."""
+    return 2 * row["macs"] / row["cycles"] * row["clock_hz"] / 1e9
+
+
+PARTS = {"bench": short_table, "speeds": speeds, "silicon": silicon}
 """Name of the marks around a part of the README -> what makes it."""
 
 
-def with_measured(readme: str, rows: list[dict[str, Any]]) -> str:
+def with_measured(readme: str, record: Record) -> str:
     """Return the README with all that stands between marks made anew."""
     for name, make in PARTS.items():
         begin, end = f"<!-- {name}: begin -->\n", f"<!-- {name}: end -->\n"
         head, _, rest = readme.partition(begin)
         _, _, tail = rest.partition(end)
-        readme = f"{head}{begin}{make(rows)}{end}{tail}"
+        readme = f"{head}{begin}{make(record)}{end}{tail}"
     return readme
 
 
 def main() -> None:
     """Bring README.md up to date."""
-    rows = json.loads((ROOT / "docs" / "bench.json").read_text(encoding="utf-8"))["rows"]
+    record = json.loads((ROOT / "docs" / "bench.json").read_text(encoding="utf-8"))
     path = ROOT / "README.md"
-    path.write_text(with_measured(path.read_text(encoding="utf-8"), rows), encoding="utf-8")
+    path.write_text(with_measured(path.read_text(encoding="utf-8"), record), encoding="utf-8")
 
 
 if __name__ == "__main__":

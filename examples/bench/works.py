@@ -107,3 +107,14 @@ GROWTH = ("alexnet", "resnet18", "vgg16")
 
 GROWTH_GRIDS = ("cnp", "virtex6", "asic45_4grid")
 """... on these grids: 100, 400 and 1600 MACs."""
+
+SILICON = "asic45"
+"""Grid of the table of its own: as many MACs as ``virtex6``, more words a cycle, each way its own."""
+
+SILICON_WORKS = tuple(name for name, work in WORKS.items() if work.grid == "virtex6")
+
+SILICON_RTL = 20_000_000
+"""Cycles up to which the Verilog runs a work there; all of them with ``--all``."""
+
+SILICON_PUBLISHED = {"filter_bank": "neuFlow, 45 nm, after layout: 294 GOPS"}
+"""As ``Work.published``, for that grid."""

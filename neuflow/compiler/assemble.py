@@ -230,7 +230,8 @@ def _layer(chain: Chain, graph: QuantGraph, writes: list[int]) -> Layer:
     names = dict.fromkeys((*chain.tensors_read, chain.output))
     words = weight_words + sum(graph.tensors[name].size for name in names)
     operator = "+".join(node.op for node in chain.nodes) or "copy"
-    return Layer(chain.name, operator, macs, words, weight_words, tuple(writes))
+    output_words = graph.tensors[chain.output].size
+    return Layer(chain.name, operator, macs, words, weight_words, output_words, tuple(writes))
 
 
 def _connected(weight: NDArray[np.int64]) -> int:

@@ -37,24 +37,25 @@ class Measured:
     seconds: float | None = None
 
 
-def bus_words_per_cycle(grid: GridConfig, memory: MemoryConfig) -> float:
-    """Words a cycle that the memory moves at most, both ways together where they are separate."""
-    ways = 1 if memory.shared else 2
-    return grid.bus_words * memory.tokens / memory.tokens_per_beat * ways
+def bus_cycles(grid: GridConfig, memory: MemoryConfig, read: int, written: int) -> float:
+    """Cycles that the memory takes at least for so many words: both ways at once if it has two."""
+    words = read + written if memory.shared else max(read, written)
+    return words * memory.tokens_per_beat / (grid.bus_words * memory.tokens)
 
 
 def layer_roofline(program: Program, images: int, memory: MemoryConfig) -> float:
     """Cycles that no schedule beats which moves every layer's tensors once.
 
-    Sum over layers of max(MACs / peak, words / bus words a cycle). MACs and words are those of all
-    images; weights count once a pass.
+    Sum over layers of max(MACs / peak, :func:`bus_cycles` of its words). MACs and words are those of
+    all images; weights count once a pass.
     """
-    bus = bus_words_per_cycle(program.grid, memory)
-    passes = frame_count(program, images)
-    return sum(
-        max(layer.macs * images / program.grid.macs, _words(layer, images, passes) / bus)
-        for layer in program.layers
-    )
+    passes, grid = frame_count(program, images), program.grid
+    total = 0.0
+    for layer in program.layers:
+        written = layer.output_words * images
+        bus = bus_cycles(grid, memory, _words(layer, images, passes) - written, written)
+        total += max(layer.macs * images / grid.macs, bus)
+    return total
 
 
 def _words(layer: Layer, images: int, passes: int) -> int:
@@ -64,13 +65,16 @@ def _words(layer: Layer, images: int, passes: int) -> int:
 def network_roofline(program: Program, images: int, memory: MemoryConfig) -> float:
     """Cycles that no schedule beats which keeps every tensor between layers on chip.
 
-    max(all MACs / peak, (network inputs + all weights + outputs) / bus words a cycle).
+    max(all MACs / peak, :func:`bus_cycles` of the network's inputs, all weights and outputs).
     """
     macs = sum(layer.macs for layer in program.layers) * images
-    ends = sum(port.tensor.size for port in (*program.inputs, *program.outputs)) * images
+    inputs, outputs = (
+        sum(port.tensor.size for port in ports) * images
+        for ports in (program.inputs, program.outputs)
+    )
     weights = sum(layer.weight_words for layer in program.layers) * frame_count(program, images)
-    bus = bus_words_per_cycle(program.grid, memory)
-    return max(macs / program.grid.macs, (ends + weights) / bus)
+    bus = bus_cycles(program.grid, memory, inputs + weights, outputs)
+    return max(macs / program.grid.macs, bus)
 
 
 def layer_cycles(program: Program, images: int, measured: Measured) -> list[int]:
