@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
 CALIBRATION_IMAGES = 8
 CALIBRATION_SEED = 0
+FINE = {16: 40.0, 8: 20.0}
+"""Bits of words -> dB of signal to noise below which :func:`coarse` names a table."""
 
 
 @dataclass(frozen=True)
@@ -235,6 +238,18 @@ def saturated(program: ir.Program, x: Any) -> dict[str, tuple[float, float, floa
         if share:
             found[name] = (share, form.low * form.step, form.high * form.step)
     return found
+
+
+def coarse(program: ir.Program) -> dict[str, float]:
+    """Return the nodes whose table has less than ``FINE`` dB of signal to noise, and how much.
+
+    Over the range that calibration has seen, every input word once. Curves that are steep
+    somewhere, such as powers below 1 near zero, are more than the mapper's segments can follow.
+    """
+    graph = program.graph
+    noises = {node.name: node.attrs["table"].noise for node in graph.nodes if "table" in node.attrs}
+    ratios = {name: -20 * math.log10(noise) for name, noise in noises.items() if noise}
+    return {name: ratio for name, ratio in ratios.items() if ratio < FINE[graph.bits]}
 
 
 def named(x: Any, names: list[str]) -> dict[str, ArrayLike]:

@@ -202,6 +202,7 @@ def _whole(text: str) -> int:
 
 def _compile(options: argparse.Namespace) -> None:
     from neuflow import api
+    from neuflow.layout import SEGMENTS
 
     cli_files.check_target(options.output, (".nfp",), (options.model,))
     model = cli_files.model(options.model)
@@ -219,6 +220,11 @@ def _compile(options: argparse.Namespace) -> None:
         _log(
             f"no --calib: binary points come from {api.CALIBRATION_IMAGES} random inputs; give "
             "real ones for real use"
+        )
+    for name, ratio in api.coarse(program.ir).items():
+        _log(
+            f"node {name!r}: {SEGMENTS} segments follow its curve to {ratio:.1f} dB only over the "
+            "calibrated range; keep its input from where the curve is steep, by Clip, and see accuracy"
         )
     _log(f"{options.output}: {program.name} for grid {program.grid.name}")
 

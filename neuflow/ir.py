@@ -103,6 +103,9 @@ class MapTable:
     even: bool = False
     worst: float = 0.0
     """Worst error over all words against the exact function, in units of the output's last place."""
+    noise: float = 0.0
+    """RMS error over the input words that calibration has seen, as a share of the RMS of the exact values;
+    0 for what is linear, which is exact but for one rounding."""
 
 
 @dataclass(frozen=True)

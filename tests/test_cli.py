@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 from programs import program
 
@@ -392,6 +393,34 @@ def test_run_on_golden_writes_reals_words_and_statistics(compiled, tmp_path):
     result = loaded.golden(x)
     assert (result.output == y).all()
     assert (next(iter(result.words.values())).reshape(raw.shape) == raw).all()
+
+
+def power_model(path: Path, exponent: float, low: float) -> None:
+    """Write Clip from ``low`` on and Pow, on 1 x 6 x 6."""
+    ends = [onnx.helper.make_tensor_value_info(n, onnx.TensorProto.FLOAT, [1, 1, 6, 6]) for n in "xy"]
+    values = {"low": low, "exponent": exponent}
+    constants = [onnx.numpy_helper.from_array(np.float32(v), name) for name, v in values.items()]
+    nodes = [
+        onnx.helper.make_node("Clip", ["x", "low"], ["clipped"]),
+        onnx.helper.make_node("Pow", ["clipped", "exponent"], ["y"], name="root"),
+    ]
+    graph = onnx.helper.make_graph(nodes, "power", ends[:1], ends[1:], constants)
+    opset = onnx.helper.make_opsetid("", 15)
+    onnx.save(onnx.helper.make_model(graph, opset_imports=[opset], ir_version=8), path)
+
+
+@pytest.mark.parametrize(("low", "says"), [(0.1, None), (0.001, "node 'root': 8 segments follow")])
+def test_a_curve_too_steep_for_a_table_is_named(low, says, capsys, tmp_path):
+    """x ** -0.5 from 0.001 on lost all but 19 dB without a word when it was compiled."""
+    model, inputs, made = tmp_path / "m.onnx", tmp_path / "x.npy", tmp_path / "m.nfp"
+    power_model(model, -0.5, low)
+    np.save(inputs, np.random.default_rng(0).uniform(low, 4, (8, 1, 6, 6)))
+    assert cli.main(["compile", str(model), "-o", str(made), "--calib", str(inputs)]) == 0
+    err = capsys.readouterr().err
+    assert (says in err) if says else "segments" not in err
+    assert cli.main(["accuracy", str(model), str(made), "--input", str(inputs)]) == 0
+    measured = float(re.search(r"y: (-?[\d.]+) dB against", capsys.readouterr().out)[1])
+    assert (measured < api.FINE[16]) == bool(says)
 
 
 def test_inputs_that_saturate_are_named_with_what_words_reach(compiled, capsys, tmp_path):

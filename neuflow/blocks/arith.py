@@ -1,7 +1,7 @@
 """Numbers in gates: the rules of ``neuflow/fixed.py`` on Amaranth values.
 
 The functions are combinational and exact: a result is as wide as it can become, only
-:func:`saturate` and :func:`saturate_word` shorten. They name their operand several times and
+:func:`shift_step` and :func:`saturate_word` shorten. They name their operand several times and
 Amaranth prints an expression as often as it is named, so pass signals, not long expressions.
 :class:`Requantise` is the pipelined exit of every accumulator. ``tests/test_fixed.py`` sweeps
 both sides over the extremes together.
@@ -9,7 +9,6 @@ both sides over the extremes together.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from itertools import pairwise
 
 from amaranth.hdl import Cat, Const, Module, Mux, ShapeLike, Signal, Value, signed
@@ -32,16 +31,6 @@ _PIECE_BITS = WORD_BITS
 """Bits of the accumulator that a multiplier takes."""
 
 
-def saturate(value: Value, bits: int) -> Value:
-    """Clip a signed value to the range of a signed word of ``bits`` bits."""
-    if len(value) <= bits:
-        return value
-    head = value[bits - 1 :]
-    sign = value[-1]
-    end = Cat((~sign).replicate(bits - 1), sign)
-    return Mux(head.all() | ~head.any(), value[:bits], end).as_signed()
-
-
 def saturate_word(value: Value, narrow: Value) -> Value:
     """Clip a signed value to a word: 16 bits, or 8 bits (sign-extended) where ``narrow`` is 1."""
     # What lies between the ends of the two is sign, unless a word of 16 bits is beyond its own.
@@ -54,23 +43,14 @@ def saturate_word(value: Value, narrow: Value) -> Value:
     return Cat(Mux(over, end, value[:top]), sign).as_signed()
 
 
-def round_shift(value: Value, shift: Value) -> Value:
-    """Divide a signed value by ``2**shift``, halves up: ``(value + half) >> shift``.
-
-    Written as floor plus the highest bit shifted out, which is the same and needs no wide adder.
-    ``shift`` may be any amount up to the width of ``value``.
-    """
-    doubled = Cat(Const(0, 1), value).as_signed() >> shift
-    return doubled[1:].as_signed() + doubled[0]
-
-
 def shift_step(value: Value, shift: Value, step: int, bits: int = GUARD_BITS) -> Value:
     """Shift a signed value right by 0 to 3 times ``SHIFT_STEPS[step]``; steps come in their order.
 
-    The three begin with twice a value, so that bit 0 of the last result is the rounding bit, see
-    :func:`round_shift` and :func:`rounded_sum`; it has ``bits`` bits, the others as many more as the
-    steps after them may drop. A value that is beyond stays so: its sign is kept, and the bit below
-    made its opposite, while those further down may hold anything.
+    The three begin with twice a value, so that bit 0 of the last result is the rounding bit: the floor
+    plus the highest bit shifted out is the quotient, halves up, and needs no wide adder, see
+    :func:`rounded_sum`. The last result has ``bits`` bits, the others as many more as the steps after
+    them may drop. A value that is beyond stays so: its sign is kept, and the bit below made its
+    opposite, while those further down may hold anything.
     """
     places = SHIFT_STEPS[step]
     at, below_sign = exact_log2(places), bits + places - 3
@@ -83,15 +63,6 @@ def shift_step(value: Value, shift: Value, step: int, bits: int = GUARD_BITS) ->
 def rounded_sum(doubled: Value, value: Value) -> Value:
     """Add ``value`` to half of ``doubled``, halves up, in one adder: the 1 beside it carries."""
     return (doubled + Cat(Const(1, 1), value).as_signed())[1:].as_signed()
-
-
-def tree_sum(values: Iterable[Value]) -> Value:
-    """Add values in a balanced tree: shallow, and one bit a level instead of one bit a term."""
-    terms = list(values)
-    while len(terms) > 1:
-        pairs = [a + b for a, b in zip(terms[::2], terms[1::2], strict=False)]
-        terms = pairs + terms[2 * len(pairs) :]
-    return terms[0]
 
 
 def negated(value: Value, negate: Value) -> Value:
@@ -191,10 +162,7 @@ __all__ = [
     "Requantise",
     "magnitude",
     "negated",
-    "round_shift",
     "rounded_sum",
-    "saturate",
     "saturate_word",
     "shift_step",
-    "tree_sum",
 ]

@@ -29,6 +29,7 @@ MAX_SHIFT = 40
 MAX_SQUARE = 16
 _LIMIT = {f.name: (1 << (f.bits - 1)) - 1 for f in MAPPER.fields if f.signed}
 B_MAX, A_MAX, Q_MAX = _LIMIT["b0"], _LIMIT["a0"], _LIMIT["q0"]
+LINEAR = ("relu", "clip", "abs", "identity")
 
 Real = NDArray[np.float64]
 
@@ -74,7 +75,7 @@ def build(
         )
     known = dict(zip(functions.PARAMETERS, (low, high, exponent, alpha, beta), strict=True))
     real, kind = functions.real(function, **known), functions.FUNCTIONS[function]
-    if function in ("relu", "clip", "abs", "identity"):
+    if function in LINEAR:
         table = _linear(function, gain, in_point, out_point, bits, low, high)
     else:
         domain = (0, 1 << (bits - 1)) if kind.odd else _domain(in_point, bits, low, high)
@@ -88,11 +89,34 @@ def worst_error(
     table: MapTable, real: Callable[[Real], Real], in_point: int, out_point: int, bits: int
 ) -> float:
     """Return max |table - exact| over all words, in output words; exact is held to the range."""
-    form = FixedPoint(bits, out_point)
     words = np.arange(-(1 << (bits - 1)), 1 << (bits - 1), dtype=np.int64)
-    values = np.asarray(words * 2.0**-in_point, np.float64)
-    exact = np.clip(real(values) * 2.0**out_point, form.low, form.high)
+    exact = _exact(real, words, in_point, FixedPoint(bits, out_point))
     return float(np.abs(apply_table(table, words, bits) - exact).max())
+
+
+def noise(
+    table: MapTable, function: str, in_point: int, out_point: int, bits: int,
+    seen: tuple[float, float], **known: float,
+) -> float:  # fmt: skip
+    """Return the RMS error over the words of ``seen``, real bounds, over the exact values' RMS.
+
+    ``known`` as for :func:`build`. 0 for what is linear, which is exact but for one rounding.
+    """
+    if function in LINEAR:
+        return 0.0
+    first, last = FixedPoint(bits, in_point).quantise(seen)
+    words = np.arange(first, last + 1, dtype=np.int64)
+    exact = _exact(functions.real(function, **known), words, in_point, FixedPoint(bits, out_point))
+    signal = float(np.linalg.norm(exact))
+    return float(np.linalg.norm(apply_table(table, words, bits) - exact)) / signal if signal else 0.0
+
+
+def _exact(
+    real: Callable[[Real], Real], words: NDArray[np.int64], in_point: int, form: FixedPoint
+) -> Real:
+    """Return the function of input words in output words, not rounded but held to their range."""
+    values = np.asarray(words * 2.0**-in_point, np.float64)
+    return np.clip(real(values) * 2.0**form.point, form.low, form.high)
 
 
 # --- piecewise linear functions -------------------------------------------------------------------

@@ -253,7 +253,11 @@ class _Quantiser:
         if name == "clip":
             known = {end: bound / self.scale[node.output] for end, bound in known.items()}
         table = mapper_tables.build(name, in_point, out_point, self.bits, **known)
-        return "map", {**node.attrs, "table": table}
+        seen = self.ranges[node.inputs[0]]
+        noise = mapper_tables.noise(
+            table, name, in_point, out_point, self.bits, (seen.low, seen.high), **known
+        )
+        return "map", {**node.attrs, "table": replace(table, noise=noise)}
 
     def _pool(self, node: Node) -> tuple[str, dict[str, Any]]:
         """Maximum: the words themselves. Average: the sum times m / 2**s."""
