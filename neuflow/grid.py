@@ -136,7 +136,7 @@ class GridConfig:
             (self.row_banks >= self.pixels, "row_banks must be at least pixels"),
             (self.row_words >= 2 * self.row_banks, "row_words must be at least 2 * row_banks"),
             (self.row_words < 1 << ROW_ADDRESS, f"row_words must be below {1 << ROW_ADDRESS}"),
-            (self.bus_words <= self.row_banks, "bus_words must be at most row_banks"),
+            (2 * self.bus_words <= self.row_banks, "row_banks must be at least 2 * bus_words"),
             (self.bus_words == 2 * self.maps, "bus_words must be 2 * maps"),
             (self.weight_words % self.bus_words == 0, "weight_words must be whole beats"),
             (self.weight_words >= 4 * self.bus_words, "weight_words must hold 4 beats"),

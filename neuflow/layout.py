@@ -198,6 +198,7 @@ class Scatter(enum.IntEnum):
     PHASES = 2  # of each beat a phase in x a cycle; x_step is 1, stride 2 or more
     FIRST_PHASE = 3  # of each beat only words of phase 0 in x; every record is of phase 0 in y
     BOTH_PHASES = 4  # up to a beat a cycle, of both phases in x; x_step is 1, stride 2, no ring
+    ROWS = 5  # as ROW, of two channels' rows; channel_step is width modulo the banks, no ring
 
 
 CONV_ROWS = Layout(
@@ -575,7 +576,7 @@ PROGRAM_VERSION = 9
 6: the graph has slices, and tensors with a scale for every channel; inputs may leave room in their records.
 7: rows may come as two packets; a FENCE may leave out the last WRITE packet of its columns.
 8: CONV_ROWS stores both phases of a stride of 2 at once.
-9: layers of the host section tell output words apart.
+9: CONV_ROWS stores rows of two channels at once; layers of the host section tell output words apart.
 """
 
 REGISTERS: tuple[Register, ...] = (

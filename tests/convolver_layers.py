@@ -44,6 +44,7 @@ class Layer:
     absent: int = 0  # bit k: channel k + 1 is stored, but not read
     closed: bool = False  # lanes go on from row end to row, and stored rows lie so that they may
     in_laps: bool = False  # with stride 2, phases are stored one after the other though no ring is there
+    joined: bool = False  # rows of two channels are stored at once
     decimated: bool = False  # a single tap: only what it reads is sent, and stored
     beats: int = PARAMETER_BEATS  # that its maps' parameters need
 
@@ -153,6 +154,11 @@ def configs(layer: Layer, grid: GridConfig) -> list[Config]:
     if s == 2 and not (layer.ring or layer.in_laps or layer.decimated):
         scatter = Scatter.BOTH_PHASES
         while size % grid.row_banks != grid.bus_words // 2:
+            size += 1
+    if layer.joined:
+        assert s == 1 and not (layer.ring or layer.by_tap)
+        scatter = Scatter.ROWS
+        while (size - layer.width) % grid.row_banks:
             size += 1
     if layer.decimated:
         scatter, sent, s = Scatter.FIRST_PHASE, height, 1
@@ -269,6 +275,8 @@ LAYERS = {
         height=11, width=11, dilation=(3, 2), stride=2, kernel=(2, 3), pads=(1, 2, 1, 2)
     ),
     "pointwise": Layer(kernel=(1, 1), channels=7, maps=5, width=9, height=2),
+    "joined": Layer(channels=4, width=3, maps=3, pads=(1, 1, 1, 1), joined=True),
+    "joined_pixels": Layer(channels=7, width=1, maps=3, kernel=(2, 1), joined=True),
     "by_block": Layer(channels=9, maps=6, by_block=3, height=4, slots=2),
     "absent": Layer(channels=7, maps=3, absent=0b100110, pads=(1, 1, 1, 1)),
     "absent_run": Layer(channels=9, maps=3, absent=0b01110111, kernel=(2, 2)),

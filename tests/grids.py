@@ -25,7 +25,7 @@ GRIDS: dict[str, GridConfig] = {
         ),  # fmt: skip
         # Links of four words, a number of columns that is no power of two, pixels that fill no bank row.
         replace(
-            TINY, name="three", columns=3, maps=4, pixels=7, bus_words=8, row_words=1024,
+            TINY, name="three", columns=3, maps=4, pixels=7, row_banks=16, bus_words=8, row_words=1024,
             weight_words=512, reorder_words=256, fifo_tiles=2, fifo_words=128,
         ),  # fmt: skip
         # As many pixels as banks; long bursts.
@@ -35,12 +35,12 @@ GRIDS: dict[str, GridConfig] = {
         ),  # fmt: skip
         # One pixel at a time: a vector machine.
         replace(
-            TINY, name="vector", columns=2, maps=4, pixels=1, bus_words=8, weight_words=512,
-            scratchpad_words=0,
-        ),
+            TINY, name="vector", columns=2, maps=4, pixels=1, row_banks=16, bus_words=8,
+            weight_words=512, scratchpad_words=0,
+        ),  # fmt: skip
         # Links of eight words, a queue of one.
         replace(
-            TINY, name="octet", columns=1, maps=8, pixels=6, row_banks=16, bus_words=16, row_words=2048,
+            TINY, name="octet", columns=1, maps=8, pixels=6, row_banks=32, bus_words=16, row_words=2048,
             weight_words=1024, reorder_words=512, fifo_words=256, window_words=128, config_queue=1,
         ),  # fmt: skip
     )

@@ -355,6 +355,23 @@ def test_both_phases_are_stored_at_once_but_in_rings(grid, shape, scatter):
     assert all((plan.ring_words == 0) == (scatter == Scatter.BOTH_PHASES) for plan in plans)
 
 
+@pytest.mark.parametrize(
+    ("grid", "shape", "scatter"),
+    [
+        (VIRTEX6, (16, 13, 13), Scatter.ROWS), (VIRTEX6, (16, 13, 16), Scatter.ROW),
+        (VIRTEX6, (1, 13, 13), Scatter.ROW), (VIRTEX6, (16, 130, 130), Scatter.ROW),
+        (TINY, (4, 5, 5), Scatter.ROWS), (TINY, (4, 30, 5), Scatter.ROW),
+    ],
+)  # fmt: skip
+def test_rows_of_two_channels_are_stored_at_once_where_a_beat_holds_both(grid, shape, scatter):
+    net = Builder(9)
+    net.conv(net.input(*shape), 3, (3, 3), pads=(1, 1, 1, 1))
+    check(net, grid)
+    made = schedule(assign(net.build("conv0.out"), grid, 1), grid)
+    plans = [rows.plan for turn in made.turns for rows in turn.rows]
+    assert {plan.scatter for plan in plans} == {scatter}
+
+
 @pytest.mark.parametrize("batch", (1, 4, 27))
 @pytest.mark.parametrize("grid", (TINY, VIRTEX6), ids=lambda grid: grid.name)
 def test_dense_layers_of_any_size_and_batch(batch, grid):

@@ -67,7 +67,9 @@ def test_equals_the_model(name: str) -> None:
     assert run([LAYERS[name]]) == [expected(LAYERS[name])]
 
 
-WIDE = replace(TINY, maps=4, bus_words=8, pixels=7, row_words=1024, reorder_words=512)
+WIDE = replace(
+    TINY, maps=4, bus_words=8, pixels=7, row_banks=16, row_words=1024, reorder_words=512
+)
 
 
 @pytest.mark.parametrize("stride", [2, 3, 4, 9])
@@ -78,7 +80,7 @@ def test_phases_of_wide_beats(stride: int, width: int) -> None:
     assert run([layer, thin], WIDE) == [expected(layer), expected(thin)]
 
 
-@pytest.mark.parametrize("banks", [8, 16, 32])
+@pytest.mark.parametrize("banks", [16, 32])
 @pytest.mark.parametrize("pauses", [(0.0, 0.0), (0.5, 0.0)])
 def test_both_phases_at_once_from_any_bank(banks: int, pauses: tuple[float, float]) -> None:
     """Rows that begin and end anywhere in a beat, and go on behind the end of the buffer."""
@@ -92,10 +94,27 @@ def test_both_phases_at_once_from_any_bank(banks: int, pauses: tuple[float, floa
     assert run(layers, grid, pauses) == [expected(layer) for layer in layers]
 
 
+@pytest.mark.parametrize("channels", [2, 3, 5])
+@pytest.mark.parametrize("pauses", [(0.0, 0.0), (0.5, 0.0)])
+def test_rows_of_two_channels_at_once_from_any_bank(
+    channels: int, pauses: tuple[float, float]
+) -> None:
+    """Rows that begin and end anywhere in a beat, and go on behind the end of the buffer."""
+    layers = [
+        Layer(height=3, width=width, kernel=(2, 1), channels=channels, joined=True, seed=width,
+              base=WIDE.row_words - 5 * width, first=width % 3, ahead=0)
+        for width in range(1, 20)
+    ]  # fmt: skip
+    assert run(layers, WIDE, pauses) == [expected(layer) for layer in layers]
+
+
 @pytest.mark.parametrize("maps", [1, 2, 8])
-def test_both_phases_at_once_of_other_beats(maps: int) -> None:
-    grid = replace(WIDE, maps=maps, bus_words=2 * maps, row_banks=16, weight_words=512)
-    layers = [replace(LAYERS["stride_odd"], base=base, seed=base) for base in range(0, 48, 5)]
+def test_two_stretches_at_once_of_other_beats(maps: int) -> None:
+    grid = replace(WIDE, maps=maps, bus_words=2 * maps, row_banks=32, weight_words=512)
+    names = ("stride_odd", "joined")
+    layers = [
+        replace(LAYERS[name], base=base, seed=base) for base in range(0, 48, 5) for name in names
+    ]
     assert run(layers, grid) == [expected(layer) for layer in layers]
 
 

@@ -293,7 +293,9 @@ def test_convolver_rows_may_come_as_two_packets(first: int, pauses: tuple[float,
 @pytest.mark.parametrize("stride", [2, 3, 4, 9])
 @pytest.mark.parametrize("width", [16, 19, 21])
 def test_convolver_phases_of_wide_beats(stride: int, width: int) -> None:
-    grid = replace(TINY, maps=4, bus_words=8, pixels=7, row_words=1024, reorder_words=512)
+    grid = replace(
+        TINY, maps=4, bus_words=8, pixels=7, row_banks=16, row_words=1024, reorder_words=512
+    )
     layer = Layer(height=3, width=width, stride=stride, kernel=(2, 3), channels=2)
     thin = replace(layer, kernel=(1, 1), decimated=True, base=512, ahead=1)
     convolver([layer, thin, layer], grid)
@@ -302,7 +304,9 @@ def test_convolver_phases_of_wide_beats(stride: int, width: int) -> None:
 @pytest.mark.parametrize("pauses", PACES[1:])
 def test_convolver_both_phases_wait_for_the_next_beat(pauses: tuple[float, float]) -> None:
     """Rows begin and end anywhere in a beat, and go on in one that is late."""
-    grid = replace(TINY, maps=4, bus_words=8, pixels=7, row_words=1024, reorder_words=512)
+    grid = replace(
+        TINY, maps=4, bus_words=8, pixels=7, row_banks=16, row_words=1024, reorder_words=512
+    )
     layers = [
         Layer(height=3, width=width, stride=2, kernel=(2, 3), channels=2, seed=width)
         for width in (9, 14, 19, 23)
@@ -333,9 +337,21 @@ def test_convolver_waits_for_a_drain_of_many_pixels(
 @pytest.mark.parametrize("pauses", PACES[::2])
 def test_convolver_rows_of_any_width_are_packed(width: int, pauses: tuple[float, float]) -> None:
     # With 4 lanes a last beat may spill over.
-    grid = replace(TINY, maps=4, bus_words=8, reorder_words=512)
+    grid = replace(TINY, maps=4, bus_words=8, row_banks=16, reorder_words=512)
     layers = [Layer(maps=m, width=width, kernel=(2, 1), height=4, seed=m) for m in (1, 2, 3, 6)]
     convolver(layers, grid, pauses)
+
+
+@pytest.mark.parametrize("channels", [2, 3, 6])
+@pytest.mark.parametrize("pauses", PACES)
+def test_convolver_rows_of_two_channels_at_once(channels: int, pauses: tuple[float, float]) -> None:
+    """A cycle stores what is there of the row that ends and of the next, of one or two beats."""
+    grid = replace(TINY, maps=4, bus_words=8, row_banks=16, row_words=1024, reorder_words=512)
+    layers = [
+        Layer(height=3, width=width, kernel=(2, 1), channels=channels, joined=True, first=width % 3)
+        for width in (1, 2, 3, 5, 6, 7, 8, 11, 16, 17)
+    ]
+    convolver(layers, grid, pauses, seed=channels)
 
 
 @pytest.mark.parametrize("pauses", PACES)

@@ -274,6 +274,20 @@ def test_both_phases_do_not_meet_in_a_bank(case):
             device.run(changed, words)
 
 
+def test_rows_of_two_channels_do_not_meet_in_a_bank(case):
+    program, words, _ = case
+    number = next(
+        n for n, fields in enumerate(packets(program, Kind.CONV_ROWS))
+        if fields["scatter"] == Scatter.ROWS
+    )  # fmt: skip
+    for name, amount in (("channel_step", 1), ("ring_words", 8 * TINY.row_banks)):
+        changed = program
+        for kind in (Kind.CONV_ROWS, Kind.CONV_ARRAY):
+            changed = mutate(changed, kind, number, add(name, amount))
+        with pytest.raises(DeviceFault, match="two channels' rows at once would meet in a bank"):
+            device.run(changed, words)
+
+
 def test_rows_loaded_ahead_over_others_are_found(case):
     program, words, _ = case
     changed = program

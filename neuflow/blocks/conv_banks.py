@@ -44,11 +44,11 @@ def read_address(grid: GridConfig) -> data.StructLayout:
 
 
 def write_address(grid: GridConfig) -> data.StructLayout:
-    """Return the layout of a writing. Banks come in blocks of half a beat, even and odd ones: banks of
-    block k that are in ``before`` use row ``wrapped[k mod 2]``, the others ``row[k mod 2]``.
+    """Return the layout of a writing. Banks come in blocks of a beat, even and odd ones: bank n of
+    block k uses row ``row[k mod 2]`` where bit n of ``first`` is 1, else ``far[k mod 2]``.
     """
     rows = data.ArrayLayout(bank_address(grid).members["row"], 2)
-    return data.StructLayout({"before": unsigned(grid.row_banks), "row": rows, "wrapped": rows})
+    return data.StructLayout({"first": unsigned(grid.bus_words), "row": rows, "far": rows})
 
 
 def banks_before(grid: GridConfig, bank):
@@ -147,14 +147,15 @@ class RowBanks(Component):
         banks, at, read = self.grid.row_banks, self.at, self.read
         m.d.comb += self.awake.eq(self.read_enable | self.enables.any())
         for bank in range(banks):
-            odd = bank // (self.grid.bus_words // 2) % 2
+            block, place = divmod(bank, self.grid.bus_words)
+            odd = block % 2
             ram = Ram(WORD_BITS, self.grid.row_words // banks)
             which = Cat(bits[bank] for bits in read.which)
             m.submodules[f"bank{bank}"] = ram
             m.d.comb += [
                 ram.write_enable.eq(self.enables[bank]),
-                ram.write_address.eq(Mux(at.before[bank], at.wrapped[odd], at.row[odd])),
-                ram.write_data.eq(self.beat.word_select(bank % self.grid.bus_words, WORD_BITS)),
+                ram.write_address.eq(Mux(at.first[place], at.row[odd], at.far[odd])),
+                ram.write_data.eq(self.beat.word_select(place, WORD_BITS)),
                 ram.read_enable.eq(self.read_enable),
                 ram.read_address.eq(select(list(read.rows), which)),
                 self.words[bank].eq(ram.read_data),

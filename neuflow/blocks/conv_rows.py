@@ -17,13 +17,16 @@ from neuflow.blocks.conv_banks import (
     advance,
     write_address,
 )
-from neuflow.blocks.conv_rows_write import write_rows, write_words
+from neuflow.blocks.conv_rows_write import first_stretch, write_rows, write_words
 from neuflow.blocks.gate import add_gated, fires, stay_awake
 from neuflow.blocks.loops import loop
 from neuflow.blocks.place import place
 from neuflow.blocks.streams import WORD_BITS, Slice, beat_layout, beat_stream
 from neuflow.grid import GridConfig
 from neuflow.layout import CONV_ROWS, ROW_ADDRESS, SIZE, Scatter
+
+JOINED = (Scatter.ROW, Scatter.BOTH_PHASES, Scatter.ROWS)
+"""Ways to store rows in which what is missing of a beat is taken from the next one."""
 
 
 class RowStore(Component):
@@ -76,9 +79,10 @@ class RowWriter(Component):
     A configuration with ``rows`` = 0 takes no packet: the pass reads what the one before stored.
 
     Throughput: ``min(bus_words, rest of the row of one channel)`` words a cycle with
-    ``Scatter.ROW``, of two beats where the next one is here, and with ``Scatter.BOTH_PHASES``, which
-    waits for the next one where the row goes on; else no more than the rest of the beat, in as many
-    cycles as there are phases among them with ``Scatter.PHASES``; one word with ``Scatter.WORD``.
+    ``Scatter.ROW``, of two beats where the next one is here; with ``Scatter.ROWS`` the rest and the
+    next channel's row, likewise; with ``Scatter.BOTH_PHASES`` as with ROW, but it waits for the next
+    beat where the row goes on; else no more than the rest of the beat, in as many cycles as there are
+    phases among them with ``Scatter.PHASES``; one word with ``Scatter.WORD``.
     Stalls while the ring is full, or while the region belongs to an earlier pass. A record is told
     as ``stored`` 2 cycles after its last words were counted, and those are written ``WRITE`` cycles
     after they were: whoever sees ``stored`` must not read before.
@@ -137,10 +141,10 @@ class RowWriter(Component):
         record = Signal(SIZE)
         pairs = Signal()
         m.d.sync += pairs.eq(c.scatter == Scatter.BOTH_PHASES)
-        beat = self._take(m, starts, active, store, pairs)
-        last_channel = loop(m, "channel", c.channels, ~active, store & beat["row_ends"])
+        last_channel = Signal()
         record_ends = Signal()
-        m.d.comb += record_ends.eq(store & beat["row_ends"] & last_channel)
+        beat = self._take(m, starts, active, store, pairs, last_channel)
+        self._channels(m, active, store, beat, last_channel, record_ends)
         last_record = loop(m, "record", c.rows, ~active, record_ends)
         resident = Signal()
         allowed = Signal()
@@ -165,7 +169,7 @@ class RowWriter(Component):
             ),
         ]
         m.d.comb += store.eq(room & beat["valid"])
-        beat |= {"last_channel": last_channel, "last_record": last_record}
+        beat["record_ends"] = record_ends
         self._place(m, platform, active, store, beat, pairs)
 
         # Rows that the array frees make room.
@@ -177,14 +181,35 @@ class RowWriter(Component):
         )  # fmt: skip
         return m
 
-    def _take(self, m, starts, active, store, pairs):
+    def _channels(self, m, active, store, beat, last, record_ends):
+        """Count the channels of a record, one or two a cycle; drive ``last`` and ``record_ends``."""
+        c = self.config.payload
+        left = Signal(SIZE)
+        last_but_one = Signal()
+        ends, both_end = store & beat["row_ends"], beat["both_end"]
+        m.d.comb += record_ends.eq(ends & (last | (last_but_one & both_end)))
+
+        def go_on(value, done):  # compared before it is lessened
+            return [
+                left.eq(value - done), last.eq(value == done + 1), last_but_one.eq(value == done + 2)
+            ]  # fmt: skip
+
+        with m.If(~active | record_ends):
+            m.d.sync += go_on(c.channels, 0)
+        with m.Elif(ends & both_end):
+            m.d.sync += go_on(left, 2)
+        with m.Elif(ends):
+            m.d.sync += go_on(left, 1)
+
+    def _take(self, m, starts, active, store, pairs, last_channel):
         """Take the packet's beats; count how many words may be stored at once.
 
         All counts are one less, so that they need no more bits than a lane's number. A *stretch* is
         what a beat holds of one row; its phases are stored one after another, a *lap* each. Where a
         row is stored as it comes, what is missing of a stretch is taken from the next beat: that one
         is whole, or the packet, and so the row, ends in it. Both phases at once must have it, so that
-        all stretches of a row begin with phase 0.
+        all stretches of a row begin with phase 0. Of two channels' rows at once a stretch is what a beat
+        holds of both, where they are of one record.
         """
         grid, c = self.grid, self.config.payload
         lanes, lane_bits = grid.bus_words, ceil_log2(grid.bus_words)
@@ -214,27 +239,32 @@ class RowWriter(Component):
         width = Signal(SIZE + 4)
         count = Signal(lane_bits)
         row_ends = Signal()
+        both_end = Signal()  # the next row as well
         beat_ends = Signal()
         by_word = Signal()
         by_row = Signal()
         last_lap = Signal()
-        # The row ends in the beat; words of the next one may be, are taken.
+        # All that may go ends in the beat; words of the next beat may be, are taken.
         fits = Signal()
         extends = Signal()
         joins = Signal()
         # The first beat comes cycles after the configuration.
         m.d.sync += [
             by_word.eq(c.scatter == Scatter.WORD),
-            by_row.eq((c.scatter == Scatter.ROW) | (c.scatter == Scatter.BOTH_PHASES)),
+            by_row.eq(Cat(c.scatter == way for way in JOINED).any()),
         ]
+        with_next, most, most_more, begun = self._next_row(m, last_channel, low, more, count)
         m.d.comb += [
             width.eq(c.width - 1),
-            fits.eq(~more & (low <= left)),
+            fits.eq(~most_more & (most <= left)),
             extends.eq(by_row & valid & intake.o.valid),
             joins.eq(extends & ~fits),
             row_ends.eq(last_lap & ~more & Mux(by_word, low == 0, (low <= left) | extends)),
-            beat_ends.eq(last_lap & Mux(by_word, left == 0, more | (left <= low))),
-            count.eq(Mux(by_word, 0, Mux(fits, low, Mux(joins, Mux(more, lanes - 1, low), left)))),
+            both_end.eq(with_next & ~most_more & ((most <= left) | extends)),
+            beat_ends.eq(last_lap & Mux(by_word, left == 0, most_more | (left <= most))),
+            count.eq(
+                Mux(by_word, 0, Mux(fits, most, Mux(joins, Mux(most_more, lanes - 1, most), left)))
+            ),
             intake.o.ready.eq(~valid | (store & beat_ends)),
         ]
         following = intake.o.payload
@@ -245,8 +275,8 @@ class RowWriter(Component):
             ahead.eq(Mux(joins, count - left, 0)),
             unused.eq(following.count - 1 - ahead),
         ]
-        # A stretch that is stored in laps is never joined to the next beat's words.
-        laps = Mux(fits, low, left)
+        # A stretch that is stored in laps is never joined to the next beat's words, nor row's.
+        laps = Mux(~more & (low <= left), low, left)
         part = self._laps(m, active, store, laps, count, row_ends, last_lap, pairs)
         with m.If(intake.o.ready):
             m.d.sync += [
@@ -257,13 +287,15 @@ class RowWriter(Component):
             ]
         with m.Elif(store & last_lap):
             m.d.sync += [left.eq(left - count - 1), taken.eq(taken + count + 1)]
-        rest = Signal(lane_bits + 1)  # its top bit: nothing is borrowed from the whole beats
-        m.d.comb += rest.eq(low + ~count)
-        with m.If(~active | (store & row_ends)):
+        rest = Signal(signed(lane_bits + 1))  # negative: it is borrowed from the whole beats
+        m.d.comb += rest.eq(low - count - 1)
+        with m.If(~active | (store & row_ends & (~with_next | both_end))):
             m.d.sync += [Cat(low, high).eq(width), more.eq(width[lane_bits:] != 0)]
+        with m.Elif(store & row_ends):
+            m.d.sync += [Cat(low, high).eq(begun["words"]), more.eq(begun["more"])]
         with m.Elif(store & last_lap):
             m.d.sync += low.eq(rest)
-            with m.If(~rest[-1]):
+            with m.If(rest < 0):
                 m.d.sync += [high.eq(high - 1), more.eq(high != 1)]
         both = Cat(
             Mux(joins & (lane < taken), *(w.word_select(lane, WORD_BITS) for w in (coming, words)))
@@ -271,11 +303,51 @@ class RowWriter(Component):
         )
         return {
             "valid": valid & (~pairs | fits | extends), "words": both, "taken": taken,
-            "row_ends": row_ends, "moves": fires(intake.i, intake.o), **part,
+            "rest": low, "row_ends": row_ends, "both_end": both_end,
+            "moves": fires(intake.i, intake.o), **part,
         }  # fmt: skip
 
+    def _next_row(self, m, last_channel, low, more, count):
+        """Add the next channel's row to what is left of one, where rows of two channels go at once.
+
+        Return whether there is such a row; all that may go at once, said as ``low`` and ``more`` are;
+        and what is left of the next row, said likewise, when ``count`` + 1 words have ended this one.
+        """
+        c, lanes = self.config.payload, self.grid.bus_words
+        lane_bits = ceil_log2(lanes)
+        by_rows = Signal()
+        with_next = Signal()
+        both = Signal(lane_bits + 1)
+        left = Signal(signed(lane_bits + 2))  # negative: it is borrowed from the whole beats
+        # Whole beats of a row, or one less, and whether there are any.
+        beats = Signal(len(c.width) - lane_bits)
+        some = Signal()
+        beats_less = Signal.like(beats)
+        some_less = Signal()
+        m.d.sync += [
+            by_rows.eq(c.scatter == Scatter.ROWS),
+            beats.eq(c.width[lane_bits:]),
+            some.eq(beats != 0),
+            beats_less.eq(beats - 1),
+            some_less.eq(beats_less != 0),
+        ]
+        m.d.comb += [
+            with_next.eq(by_rows & ~last_channel),
+            both.eq(low + c.width[:lane_bits]),
+            left.eq(both - count - 1),
+        ]
+        most = Mux(with_next, both[:lane_bits], low)
+        most_more = more | (with_next & (both[-1] | some))
+        begun = {
+            "words": Cat(left[:lane_bits], Mux(left < 0, beats_less, beats)),
+            "more": Mux(left < 0, some_less, some),
+        }
+        return with_next, most, most_more, begun
+
     def _laps(self, m, active, store, most_laps, count, row_ends, last_lap, pairs):
-        """Go through the phases of a stretch of ``count`` + 1 words, if need be in so many laps.
+        """Go through the phases of a stretch of ``most_laps`` + 1 words, if need be in so many laps.
+
+        If all its words are stored at once, those are ``count`` + 1.
 
         Return of the lap: ``number`` of words to store, ``first`` of them in the stretch, their
         ``phase``, and the ``step`` in their ring from here to the words of the next lap.
@@ -312,11 +384,11 @@ class RowWriter(Component):
             first.eq(Mux(phases, lap, behind)),
             at.eq(begins + lap),
             wrapped.eq(at >= c.stride),
-            end.eq(begins + count + 1),
+            end.eq(begins + most_laps + 1),
             *(past.eq(end - multiple) for past, multiple in zip(beyond, multiples, strict=True)),
             # Strides that the stretch goes beyond, from the beginning of the one it begins in.
             on.eq(sum(past >= 0 for past in beyond[1:])),
-            number.eq(sum(first + multiple <= count for multiple in multiples[:most])),
+            number.eq(sum(first + multiple <= most_laps for multiple in multiples[:most])),
         ]
         with m.If(~active | (store & row_ends)):
             m.d.sync += begins.eq(0)
@@ -343,10 +415,10 @@ class RowWriter(Component):
         """Walk through the ring with what is stored, then write it."""
         grid, c = self.grid, self.config.payload
         lane_bits = ceil_log2(grid.bus_words)
-        flags = ("row_ends", "last_channel", "last_record")
+        flags = ("row_ends", "both_end", "record_ends")
         piece = data.StructLayout(
             {"number": lane_bits + 1, "taken": lane_bits, "words": grid.bus_bits}
-            | {"first": 4, "phase": 4, "step": lane_bits + 1}
+            | {"first": 4, "phase": 4, "step": lane_bits + 1, "rest": lane_bits}
             | dict.fromkeys(flags, 1)
         )
         stages = range(self.WRITE)
@@ -362,8 +434,15 @@ class RowWriter(Component):
         step_less = Signal(signed(ROW_ADDRESS + 1), reset_less=True)
         x_step_less = Signal(signed(ROW_ADDRESS + 1))
         offset = Signal(ceil_log2(grid.row_words), reset_less=True)
+        # To the channel that comes behind, and what is stored of its row already.
+        channels_step = Signal(ROW_ADDRESS, reset_less=True)
+        begun = Signal(lane_bits, reset_less=True)
         by_word = Signal()
+        by_rows = Signal()
         m.d.sync += [
+            channels_step.eq(c.channel_step << pieces[1].both_end),
+            begun.eq(Mux(by_rows & ~pieces[1].both_end, pieces[1].number - pieces[1].rest - 1, 0)),
+            by_rows.eq(c.scatter == Scatter.ROWS),
             by_word.eq(c.scatter == Scatter.WORD),
             x_step_less.eq(c.x_step - c.ring_words),
             step.eq(Mux(by_word, c.x_step, pieces[1].step)),
@@ -373,13 +452,15 @@ class RowWriter(Component):
         locator = Locator(grid)
         place(m, "locator", "locator", locator, platform)
         begin = ~active & ~valid[1] & ~valid[2]
-        linear, position = self._walk(m, begin, valid[2], pieces[2], step, step_less)
+        steps = (step, step_less, channels_step, begun)
+        linear, position = self._walk(m, begin, valid[2], pieces[2], *steps)
         m.d.sync += [locator.linear.eq(linear + offset), locator.position.eq(position)]
         m.d.comb += locator.ring.eq(c.ring_words)
-        write_words(m, self, valid[4], pieces, pairs, locator)
-        write_rows(m, self, pairs, locator)
+        first = first_stretch(m, self, pieces[4], pairs, locator)
+        write_words(m, self, valid[4], pieces, pairs, first, locator)
+        write_rows(m, self, pairs, first, locator)
 
-    def _walk(self, m, begin, store, piece, step, step_less):
+    def _walk(self, m, begin, store, piece, step, step_less, channels_step, begun):
         """Step through x, channel and record; return (beginning of the ring, position in it)."""
         c = self.config.payload
         linear_row = Signal(ROW_ADDRESS)  # base + phase in y
@@ -410,9 +491,9 @@ class RowWriter(Component):
                 position.eq(0),
                 phase_y.eq(0),
             ]
-        with m.Elif(store & piece.row_ends & ~piece.last_channel):
-            m.d.sync += [linear.eq(linear + c.channel_step), position.eq(row_position)]
-        with m.Elif(store & piece.row_ends):
+        with m.Elif(store & piece.row_ends & ~piece.record_ends):
+            m.d.sync += [linear.eq(linear + channels_step), position.eq(row_position + begun)]
+        with m.Elif(store & piece.record_ends):
             m.d.sync += [
                 phase_y.eq(Mux(last_phase_y, 0, phase_y + 1)),
                 linear_row.eq(next_linear_row),

@@ -1,8 +1,9 @@
 """Row input of the convolver, last stages: the words of a lap go to their banks.
 
-A lap's words lie in banks behind each other, from that of its first word on. In *pairs* of phases
-(``Scatter.BOTH_PHASES``) words of phase 0 fill the first half of a beat's banks, those of phase 1 the
-second, at rows of their own.
+A lap's words lie in banks behind each other, from that of its first word on. They may be of two
+stretches, the second in banks' rows of its own, which lie a constant number further on. In *pairs* of
+phases (``Scatter.BOTH_PHASES``) words of phase 0 fill the first half of a beat's banks, those of phase 1
+the second; with ``Scatter.ROWS`` the next channel's words come behind those of the row that ends.
 """
 
 from __future__ import annotations
@@ -11,15 +12,29 @@ from amaranth.hdl import Cat, Const, Mux, Signal
 from amaranth.utils import ceil_log2
 
 from neuflow.blocks.choose import select
-from neuflow.blocks.conv_banks import banks_before, before
+from neuflow.blocks.conv_banks import before
 from neuflow.blocks.streams import WORD_BITS
 
 
-def write_words(m, writer, valid, pieces, pairs, locator):
+def first_stretch(m, writer, piece, pairs, locator):
+    """Stage 5: return a bit for each place of a beat: its bank takes a word of the first stretch.
+
+    ``piece``: what is stored, at stage 4.
+    """
+    lanes = writer.grid.bus_words
+    first = Signal(lanes, reset_less=True)
+    whole, half = (1 << lanes) - 1, (1 << lanes // 2) - 1
+    of_row = Mux(piece.row_ends, Cat(1, before(lanes - 1, piece.rest)), whole)
+    m.d.sync += first.eq(Mux(pairs, half, of_row))
+    return turned(first, locator.where.rotate[: ceil_log2(lanes)])
+
+
+def write_words(m, writer, valid, pieces, pairs, first, locator):
     """Stages 4 to 7: bring each word to its bank, and tell which banks are written.
 
     ``pieces``: what is stored, by stage; ``valid``: of stage 4. The bank k behind the first one takes
-    word ``first`` + k stride of the stretch; in pairs, from half a beat on, such words of phase 1.
+    word ``piece.first`` + k stride of the stretch; in pairs, from half a beat on, such words of phase 1.
+    ``first``: see :func:`first_stretch`.
     """
     grid = writer.grid
     lanes, banks, piece = grid.bus_words, grid.row_banks, pieces[4]
@@ -34,7 +49,7 @@ def write_words(m, writer, valid, pieces, pairs, locator):
     turn, rotate = locator.turn[:lane_bits], locator.where.rotate[:lane_bits]
     few = before(lanes, piece.number)
     few_of_pairs = Cat(few[k // half + 2 * (k % half)] for k in range(lanes))
-    m.d.comb += of_phase_1.eq(turned(Const(~0 << half, lanes), rotate) & pairs.replicate(lanes))
+    m.d.comb += of_phase_1.eq(~first & pairs.replicate(lanes))
     m.d.sync += [
         stride.eq(writer.config.payload.stride),
         start.eq(pieces[3].taken + pieces[3].first),
@@ -55,41 +70,37 @@ def write_words(m, writer, valid, pieces, pairs, locator):
     m.d.sync += writer.enables.eq(banks_used.replicate(banks // lanes) & reached)
 
 
-def write_rows(m, writer, pairs, locator):
+def write_rows(m, writer, pairs, first, locator):
     """Stages 6 and 7: give the banks their rows.
 
-    In pairs, the block of half a beat that holds the first bank, and every other one from there, have
-    words of phase 0 from that bank's place on and such of phase 1 before it; in the blocks between
-    it is the reverse. So no block has two rows of a phase.
+    Banks come in blocks of a beat. Words lie in the block of the first one and in the next one, which
+    begins a row of the banks where the first one ends it; those of the second stretch lie ``apart``
+    further on.
     """
-    grid, where = writer.grid, locator.where
-    half = grid.bus_words // 2
-    bank_bits, half_bits, last = (
-        ceil_log2(grid.row_banks), ceil_log2(half), grid.row_banks // half - 1
-    )  # fmt: skip
-    block = where.rotate[half_bits:]
-    split = Signal()
-    first_bank = Signal.like(where.rotate, reset_less=True)
-    apart, row, near_end, far, far_end = (
+    grid, where, c = writer.grid, locator.where, writer.config.payload
+    lane_bits, bank_bits = ceil_log2(grid.bus_words), ceil_log2(grid.row_banks)
+    block = where.rotate[lane_bits:]
+    at_end = block == grid.row_banks // grid.bus_words - 1
+    near = Signal()  # parity of the first word's block
+    of_first = Signal(grid.bus_words, reset_less=True)
+    apart, row, next_row, far, next_far = (
         Signal.like(where.row, name=name, reset_less=True)
-        for name in ("apart", "row", "near_end", "far", "far_end")
+        for name in ("apart", "row", "next_row", "far", "next_far")
     )
-    before_in_block = before(half, first_bank[:half_bits]).replicate(grid.row_banks // half)
     m.d.sync += [
-        apart.eq(writer.config.payload.phase_x_step[bank_bits:]),  # from phase 0 to phase 1
-        split.eq(pairs),
-        first_bank.eq(where.rotate),
+        apart.eq(Mux(pairs, c.phase_x_step, c.channel_step - c.width)[bank_bits:]),
+        near.eq(block[0]),
+        of_first.eq(first),
         row.eq(where.row),
-        near_end.eq(Mux(pairs & (block != last), where.row, where.wrapped)),
-        far.eq(where.row + apart + (block == last)),
-        far_end.eq(where.row + apart + ((block | 1) == last)),
-        writer.at.before.eq(Mux(split, before_in_block, banks_before(grid, first_bank))),
+        next_row.eq(Mux(at_end, where.wrapped, where.row)),
+        far.eq(where.row + apart),
+        next_far.eq(where.row + apart + at_end),
+        writer.at.first.eq(of_first),
     ]
     for k in range(2):
-        same = first_bank[half_bits] == k
         m.d.sync += [
-            writer.at.row[k].eq(Mux(split & ~same, far, row)),
-            writer.at.wrapped[k].eq(Mux(split & same, far_end, near_end)),
+            writer.at.row[k].eq(Mux(near == k, row, next_row)),
+            writer.at.far[k].eq(Mux(near == k, far, next_far)),
         ]
 
 

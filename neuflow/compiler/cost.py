@@ -261,6 +261,8 @@ def store_cycles(plan: RowPlan, grid: GridConfig) -> float:
     """Cycles that a row of a channel takes to be stored: see ``blocks.conv_rows.RowStore``."""
     if plan.scatter == Scatter.WORD:
         return plan.width
+    if plan.scatter == Scatter.ROWS:
+        return max(plan.width / grid.bus_words, 1 / 2)
     if plan.scatter in (Scatter.ROW, Scatter.BOTH_PHASES):
         return ceil_div(plan.width, grid.bus_words)
     beats = plan.width / grid.bus_words

@@ -358,6 +358,8 @@ def row_plan(shape: ConvShape, grid: GridConfig, room: int) -> RowPlan | None:
     linear = ceil_div(rows, s) * pitch
     if s == 2 and (plan := _both_phases(shape.channels, linear, grid, common)).size <= room:
         return plan
+    if scatter == Scatter.ROW and (plan := _rows_joined(shape, linear, grid, common)).size <= room:
+        return plan
     if shape.channels * phases * linear <= room:
         return RowPlan(
             size=shape.channels * phases * linear, ring_words=0, ring_rows=rows,
@@ -377,6 +379,22 @@ def row_plan(shape: ConvShape, grid: GridConfig, room: int) -> RowPlan | None:
         size=shape.channels * phases * ring, ring_words=ring, ring_rows=ring_rows,
         channel_step=phases * ring, array_step=phases * ring,
         phase_x_step=ring, phase_y_step=s * ring, **common,
+    )  # fmt: skip
+
+
+def _rows_joined(
+    shape: ConvShape, plane: int, grid: GridConfig, common: dict[str, int]
+) -> RowPlan:
+    """Lay out a whole input so that a beat with the end of a channel's row is stored at once.
+
+    The next channel's words in it then lie in the banks behind. ``plane``: words of a channel.
+    """
+    step, scatter = plane, Scatter.ROW
+    if shape.cols.size % grid.bus_words and shape.channels > 1:  # else no such beats come
+        step, scatter = plane + (shape.cols.size - plane) % grid.row_banks, Scatter.ROWS
+    return RowPlan(
+        size=shape.channels * step, ring_words=0, ring_rows=common["rows"], channel_step=step,
+        array_step=step, phase_x_step=plane, phase_y_step=plane, **common | {"scatter": scatter},
     )  # fmt: skip
 
 

@@ -14,9 +14,11 @@ _FLUSHING = 0b1111
 """Stages behind the count that a configuration waits for."""
 _FLUSHED = _FLUSHING ^ (_FLUSHING >> 1)
 
-WORD, ROW, PHASES, BOTH_PHASES = (
-    int(s) for s in (Scatter.WORD, Scatter.ROW, Scatter.PHASES, Scatter.BOTH_PHASES)
+WORD, PHASES, BOTH_PHASES, ROWS = (
+    int(s) for s in (Scatter.WORD, Scatter.PHASES, Scatter.BOTH_PHASES, Scatter.ROWS)
 )
+JOINED = (int(Scatter.ROW), BOTH_PHASES, ROWS)
+"""What is missing of a beat is taken from the next one."""
 
 ROW_STORE = overlaid(
     [
@@ -48,19 +50,24 @@ def rows_wires(rows, config, line, lanes):
     rows.beat_ends = rows.ahead = 0
     if rows.store:
         c = config.o.rows
-        goes_on = rows.rest > rows.left
+        most = rows.rest  # words that may be stored at once, were they here
+        if c.scatter == ROWS and rows.channel + 1 < c.channels:
+            most += c.width
+        goes_on = most > rows.left
         if c.scatter == BOTH_PHASES and goes_on and rows.intake.valid == 0:
             rows.store = 0  # until the next beat is here
             return
-        rows.count = 1 if c.scatter == WORD else min(rows.rest, rows.left)
-        if goes_on and rows.intake.valid and (c.scatter == ROW or c.scatter == BOTH_PHASES):
-            rows.ahead = min(rows.rest, lanes) - rows.left
+        rows.count = 1 if c.scatter == WORD else min(most, rows.left)
+        if goes_on and rows.intake.valid and c.scatter in JOINED:
+            rows.ahead = min(most, lanes) - rows.left
             rows.count += rows.ahead
         if c.scatter == PHASES and rows.lap + 1 != rows.count and rows.lap + 1 != c.stride:
             rows.count = 0
-        rows.row_ends = rows.rest == rows.count
+        rows.row_ends = rows.count >= rows.rest
+        if rows.row_ends and c.scatter == ROWS and rows.count == rows.rest + c.width:
+            rows.row_ends = 2
         rows.beat_ends = rows.left + rows.ahead == rows.count
-        rows.record_ends = rows.row_ends and rows.channel + 1 == c.channels
+        rows.record_ends = rows.row_ends and rows.channel + rows.row_ends == c.channels
         rows.finished = rows.record_ends and rows.record + 1 == c.rows
 
 
@@ -112,11 +119,8 @@ def rows_edge(rows, config, line, released, pass_done):
             rows.active = 0
         return
     rows.lap = 0 if rows.count else rows.lap + 1
-    if not rows.row_ends:
-        rows.rest -= rows.count
-        return
-    rows.rest = c.width
-    rows.channel = 0 if rows.record_ends else rows.channel + 1
+    rows.rest += rows.row_ends * c.width - rows.count
+    rows.channel = 0 if rows.record_ends else rows.channel + rows.row_ends
     if rows.finished:
         rows.record = 0
         rows.active = 0

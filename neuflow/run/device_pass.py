@@ -20,6 +20,9 @@ from neuflow.layout import Scatter
 from neuflow.run.device_drain import Fields
 from neuflow.run.device_memory import DeviceFault
 
+PHASED = (Scatter.PHASES, Scatter.FIRST_PHASE, Scatter.BOTH_PHASES)
+"""Ways to store rows by phases."""
+
 
 def check(grid: GridConfig, rows: Fields, array: Fields, drain: Fields) -> None:
     """Raise ``DeviceFault`` where fields do not go together."""
@@ -42,10 +45,12 @@ def check(grid: GridConfig, rows: Fields, array: Fields, drain: Fields) -> None:
         (not array["gather"] or _may_gather(grid, array), "last taps cannot be gathered"),
         (array["blocks"] <= grid.weight_blocks, "too many blocks"),
         (rows["scatter"] == Scatter.WORD or rows["x_step"] == 1, "scatter is needed"),
-        (rows["scatter"] >= Scatter.PHASES or rows["stride"] == 1, "a stride needs phases"),
-        (rows["scatter"] < Scatter.PHASES or rows["stride"] > 1, "phases need a stride"),
+        ((rows["scatter"] in PHASED) >= (rows["stride"] > 1), "a stride needs phases"),
+        ((rows["scatter"] in PHASED) <= (rows["stride"] > 1), "phases need a stride"),
         (rows["scatter"] != Scatter.BOTH_PHASES or _phases_apart(grid, rows),
          "both phases at once would meet in a bank"),
+        (rows["scatter"] != Scatter.ROWS or _rows_behind(grid, rows),
+         "two channels' rows at once would meet in a bank"),
         (array["groups"] == 1 or not array["stream_weights"], "streamed weights, many groups"),
         (rows["ring_rows"] >= 1, "a ring of no rows"),
     ]
@@ -61,6 +66,11 @@ def _phases_apart(grid: GridConfig, rows: Fields) -> bool:
     """Whether the words of both phases in x that a beat holds lie in banks behind each other."""
     apart = rows["phase_x_step"] % grid.row_banks
     return rows["stride"] == 2 and not rows["ring_words"] and apart == grid.bus_words // 2
+
+
+def _rows_behind(grid: GridConfig, rows: Fields) -> bool:
+    """Whether the words of a channel's row lie in banks behind those of the channel before."""
+    return (rows["channel_step"] - rows["width"]) % grid.row_banks == 0 and not rows["ring_words"]
 
 
 def _row_ends_close(grid: GridConfig, array: Fields) -> bool:

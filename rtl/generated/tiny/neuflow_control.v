@@ -177,14 +177,15 @@ module \neuflow_control.counters  (
   reg [59:0] seen = 60'h0;
   reg [64:0] edge_lanes_next, map_remainder_next, useful_next;
   wire n1;
-  wire [1:0] n6, n5, n3;
-  wire [3:2] n2;
-  wire [4:0] n4;
-  assign {n2, n3} = {1'h0, n5[0] ? seen[54:52] : 3'h0} + (n5[1] ? {seen[54:52], 1'h0} : 4'h0);
+  wire [1:0] n5, n3;
+  wire [32:0] n2;
+  wire [4:0] n6, n4;
   assign n1 = seen[32] | seen[0];
-  assign n4 = {1'h0, n6[0] ? seen[22:20] : 3'h0} + {n6[1] ? {seen[22:20], 1'h0} : 4'h0};
-  assign n5 = 2'h2 - seen[59:58];
-  assign n6 = 2'h2 - seen[27:26];
+  assign n2 = quiet + 1'h1;
+  assign n3 = 2'h2 - seen[59:58];
+  assign n4 = {seen[58] ? seen[54:52] : 3'h0} + {seen[59] ? {seen[54:52], 1'h0} : 4'h0};
+  assign n5 = 2'h2 - seen[27:26];
+  assign n6 = {1'h0, seen[26] ? seen[22:20] : 3'h0} + {seen[27] ? {seen[22:20], 1'h0} : 4'h0};
   always @(posedge clk) begin
     mac_cycles0 <= seen[0];
     mac_cycles1 <= seen[32];
@@ -207,10 +208,10 @@ module \neuflow_control.counters  (
     idle_tile1 <= seen[51:48] == 4'ha;
   end
   always @(posedge clk) begin
-    if (rst | (config_moves_seen | read_beat_seen | write_beat_seen | n1 | ~busy)) begin
+    if ((config_moves_seen | read_beat_seen | write_beat_seen | n1 | ~busy) | rst) begin
       quiet <= 32'h0;
     end else begin
-      quiet <= quiet + 1'h1;
+      quiet <= n2[31:0];
     end
   end
   always @(posedge clk) begin
@@ -312,18 +313,18 @@ module \neuflow_control.counters  (
     if (!(seen[32])) begin
       map_remainder1 <= 4'h0; edge_lanes1 <= 4'h0; useful1 <= 4'h0;
     end else begin
-      map_remainder1 <= {n2, n3};
+      map_remainder1 <= {1'h0, n3[0] ? seen[54:52] : 3'h0} + (n3[1] ? {seen[54:52], 1'h0} : 4'h0);
       edge_lanes1 <= {3'h5 - seen[54:52], 1'h0};
-      useful1 <= {seen[58] ? seen[54:52] : 3'h0} + (seen[59] ? {seen[54:52], 1'h0} : 4'h0);
+      useful1 <= n4[3:0];
     end
   end
   always @(posedge clk) begin
     if (!(seen[0])) begin
       map_remainder0 <= 4'h0; edge_lanes0 <= 4'h0; useful0 <= 4'h0;
     end else begin
-      map_remainder0 <= n4[3:0];
+      map_remainder0 <= {1'h0, n5[0] ? seen[22:20] : 3'h0} + (n5[1] ? {seen[22:20], 1'h0} : 4'h0);
       edge_lanes0 <= {3'h5 - seen[22:20], 1'h0};
-      useful0 <= {seen[26] ? seen[22:20] : 3'h0} + (seen[27] ? {seen[22:20], 1'h0} : 4'h0);
+      useful0 <= n6[3:0];
     end
   end
   always @(posedge clk) begin
@@ -419,7 +420,7 @@ module \neuflow_control.fetcher  (
     if (rst) begin
       drop <= 4'h0; request__payload_q[28:9] <= 20'h0; request__valid <= 1'h0; under_way <= 4'h0;
     end else begin
-      if (response__valid & |drop | clear) drop <= clear ? n3 : drop - 1'h1;
+      if (clear | response__valid & |drop) drop <= clear ? n3 : drop - 1'h1;
       if (asked | clear) begin
         n4 = clear ? {host_program[19:0], 9'h0} : asked ? n2 : {20'h0, request__payload_q[8:0]};
         request__payload_q[28:9] <= n4[28:9];
@@ -509,20 +510,20 @@ module \neuflow_control.sequencer  (
   assign config__valid = n7 ? (n8 ? there & ~at[32] : 1'h0) : 1'h0;
   assign fence_waits = n7 ? (n6 ? there & n21 & ~go : 1'h0) : 1'h0;
   assign n1 = ring_index + 1'h1;
-  assign n2 = moves & n3 & n7;
+  assign n2 = n3 & moves & n7;
   assign n3 = state == 2'h2;
-  assign n4 = {moves, n3} != 1'h1;
-  assign n5 = {n6, moves} != 2'h2;
+  assign n4 = {moves, n6} != 1'h1;
+  assign n5 = {n3, moves} != 2'h2;
   assign n6 = !state;
   assign n7 = busy & !fault;
   assign n8 = state == 1'h1;
-  assign n9 = &{n6 | n8, n20, n7, n5};
+  assign n9 = &{n4, n20, n6 | n8, n7};
   assign moves = there & go;
   assign n10 = next_frame | n22;
   assign n11 = ~busy;
-  assign n12 = ~restart & i__ready;
-  assign code = |fault ? {5'h0, fault} : {6'h0, there & at[32] & state != 2'h3 ? 2'h2 : {1'h0, n7 ?
-    (n6 ? there & bad : 1'h0) : 1'h0}};
+  assign n12 = i__ready & ~restart;
+  assign code = |fault ? {5'h0, fault} : there & at[32] & state != 2'h3 ? 8'h2 : {7'h0, n7 ? (n6 ?
+    there & bad : 1'h0) : 1'h0};
   assign n13 = busy & |code;
   assign n14 = n22 & !error;
   assign n15 = next_frame & last_frame;
@@ -530,8 +531,8 @@ module \neuflow_control.sequencer  (
   assign n17 = frames_done + 1'h1;
   assign n18 = n14 | rst | next_frame;
   assign n19 = at[3:0] == 1'h1;
-  assign config__payload_last = left == 1'h1;
   assign n20 = {moves, n8} != 1'h1;
+  assign config__payload_last = left == 1'h1;
   assign next_frame = n7 ? (frame_ends ? &empty : 1'h0) : 1'h0;
   assign n21 = ~bad;
   assign go = n7 ? (n3 ? 1'h1 : n8 ? config__ready : n6 ? n21 & (at[3:0] != 2'h2 | &(~at[13:12] |
@@ -543,12 +544,12 @@ module \neuflow_control.sequencer  (
       output_step <= at[31:0];
       input_step <= output_step;
     end
-    if (&{n4, n5, n6 | n3, n7}) steps <= n3;
+    if (&{n4, n5, n3 | n6, n7}) steps <= n3;
     if (n9) begin
       first <= n8 ? 1'h0 : 1'h1;
       left <= n8 ? left - 1'h1 : at[27:20];
     end
-    if (n6 & moves & n7) held <= at[31:0];
+    if (moves & n7 & n6) held <= at[31:0];
     if (n10) begin
       over = n11 | wraps;
       output_base <= over ? {host_output[20:0], 11'h0} : output_base + output_step;
@@ -587,9 +588,9 @@ module \neuflow_control.sequencer  (
       program_counter <= 32'h0; state <= 2'h0;
     end else begin
       if (moves & ~(n3 & steps)) program_counter <= program_counter + 1'h1;
-      if (&{n4, n5, {n6, moves, at[3:0] == 2'h3, n19} != 4'hc, {steps, moves, n3} != 2'h3,
-        {config__payload_last, moves, n8} != 2'h3, n20, n6 | n3 | n8, n7}) state <= n3 ? 2'h3 : n8 ?
-        2'h0 : n19 ? 2'h1 : 2'h2;
+      if (&{{moves, n6, n19, at[3:0] == 2'h3} != 4'hc, n3 | n6 | n8, n5, n7, n20, n4, {steps, n3,
+        moves} != 2'h3, {config__payload_last, moves, n8} != 2'h3}) state <= n3 ? 2'h3 : n8 ? 2'h0 :
+        n19 ? 2'h1 : 2'h2;
     end
   end
   always @(posedge clk) begin

@@ -227,7 +227,7 @@ module \neuflow_convolver_tile.convolver  (
       .i__ready(weights__ready), .i__valid(i__valid_86), .listening(weights_listening),
       .parameters(parameters), .parameters_beats(config__payload_69[135:134]),
       .parameters_take(parameters_take), .parameters_valid(parameters_valid),
-      .parameters_wanted(parameters_wanted), .port_2357_16(block[17:16]), .read(read_122),
+      .parameters_wanted(parameters_wanted), .port_2434_16(block[17:16]), .read(read_122),
       .ready(ready), .rewind(rewind), .value(value), .weights_gated_rst(array_gated_rst));
 endmodule
 
@@ -349,7 +349,7 @@ module \neuflow_convolver_tile.convolver.array  (
   assign wait_drain = active & ~n66 & stays;
   assign released = pass_done ? 16'h0 : kept;
   assign awake_181 = |{s10[0], s9[0], s8[0], s7[0], s5[0], s4[0], s3[0], s1[0], s13[0], s12[0],
-    s11[0], s6[0], s2[0], starts, issue, shift, hand_over, s14_q[0], frees, awake} | n20;
+    s11[0], s6[0], s2[0], hand_over, s14_q[0], frees, starts, issue, shift, awake} | n20;
   assign weights_rewind = issue & group_ends;
   assign n3 = active & begins & full;
   assign ends_x = kx_ends_ends & ~(goes_on & due) | gathers;
@@ -360,8 +360,8 @@ module \neuflow_convolver_tile.convolver.array  (
     {16{s9_masks_q[2]}}, {16{s9_masks_q[1]}}, {16{s9_masks_q[0]}}};
   assign n4 = s9[0] & s9[10];
   assign n7 = s6[0] & s6[7];
-  assign starts = configured & idle;
   assign frees = n3 & kept != free;
+  assign starts = configured & idle;
   assign n20 = |settling;
   assign n21 = !met;
   assign n22 = met == 1'h1;
@@ -398,11 +398,11 @@ module \neuflow_convolver_tile.convolver.array  (
   assign n37 = s2[0] & ~s2[8];
   assign n38 = n68 ? (wraps_87 & $signed(next_row_beyond) >= $signed(1'h0) ? next_row_beyond[19:0] :
     row_start + move_102) : n41;
-  assign n39 = |{s2[0], n37, n68, n36};
+  assign n39 = |{s2[0], n68, n37, n36};
   assign n40 = {n37, n36} != 2'h2;
   assign n41 = s2[5] ? next_group : group_start;
   assign first_channel = config__payload[50] ? s2[5] : s2[3];
-  assign n42 = n39 & {n37, n68, n36} != 2'h2 & n40;
+  assign n42 = n39 & {n68, n37, n36} != 3'h4 & n40;
   assign n43 = n36 | n69 & first_channel;
   assign n44 = n69 | absent[0];
   assign n45 = s2[0] & s2[9];
@@ -415,7 +415,7 @@ module \neuflow_convolver_tile.convolver.array  (
   assign block_ends = ky_ends & block_ends_ends;
   assign n50 = ~odd;
   assign n51 = idle | weights_rewind & pass_ends_ends;
-  assign n52 = n51 | weights_rewind;
+  assign n52 = weights_rewind | n51;
   assign n53 = idle | s0_last & group_ends_ends;
   assign n54 = s0_last | n53;
   assign n55 = idle | n70 & block_ends_ends;
@@ -571,7 +571,7 @@ module \neuflow_convolver_tile.convolver.array  (
   end
   always @(posedge array_gated_clk) begin
     if (|{s10[0], s9[0], s8[0], s7[0], s5[0], s4[0], s3[0], s1[0], s13[0], s12[0], s11[0], s6[0],
-      s2[0], starts, issue, shift, hand_over, s14_q[0], coordinates_gated_rst, frees, awake}) begin
+      s2[0], hand_over, s14_q[0], frees, starts, issue, shift, coordinates_gated_rst, awake}) begin
       settling <= 3'h7;
     end else begin
       if (n20) settling <= settling - 1'h1;
@@ -686,8 +686,8 @@ module \neuflow_convolver_tile.convolver.array  (
         channel_base <= n36 ? config__payload[173:165] : first_channel ? config__payload[173:165] :
           next_channel[8:0];
       end
-      if ((n43 | n44) & ~n45) absent <= n43 ? config__payload[511:452] : {1'h0, absent[59:1]};
-      if (n43 | n44 | n45) next_channel <= n45 ? config__payload[184:165] + s2_weights[31:16] : n43
+      if ((n44 | n43) & ~n45) absent <= n43 ? config__payload[511:452] : {1'h0, absent[59:1]};
+      if (n44 | n43 | n45) next_channel <= n45 ? config__payload[184:165] + s2_weights[31:16] : n43
         ? config__payload[184:165] + config__payload[204:185] : next_channel +
         config__payload[204:185];
       if (s1[0] & s1[8] | n36) phase_79 <= n36 ? config__payload[312:309] : s1[4] ?
@@ -698,9 +698,9 @@ module \neuflow_convolver_tile.convolver.array  (
         first_y <= first_y_206;
         first_x <= first_x_204;
       end
-      if (n48 | n47) tap_y <= n47 ? {{2{config__payload[148]}}, config__payload[148:133]} :
+      if (n47 | n48) tap_y <= n47 ? {{2{config__payload[148]}}, config__payload[148:133]} :
         $unsigned($signed(tap_y) + $signed({1'h0, config__payload[164:157]}));
-      if (n48 | n47 | s2[0] & ~s2[10]) tap_x <= n47 ? {{2{config__payload[132]}},
+      if (n47 | n48 | s2[0] & ~s2[10]) tap_x <= n47 ? {{2{config__payload[132]}},
         config__payload[132:117]} : n48 ? {{2{config__payload[132]}}, config__payload[132:117]} :
         $unsigned($signed(tap_x) + $signed({1'h0, config__payload[156:149]}));
       if (s1[3]) block <= {s1[6:5], last_row};
@@ -884,8 +884,8 @@ module \neuflow_convolver_tile.convolver.array.coordinates  (
       {ready_q[82:80], ready_q[47:0]} <= {summed_q[82:80], summed_q[47:0]};
       {summed_q[82:80], summed_q[47:0]} <= {!column_next, row_next < form[47:32], column_next <
         form[31:16], row_next, y_next, x_next};
-      lane0_row <= (first) ? 3'h0 : lane0_row + ready_q[82];
       lane0_column <= (first | ready_q[82]) ? 3'h0 : lane0_column + 1'h1;
+      lane0_row <= (first) ? 3'h0 : lane0_row + ready_q[82];
     end
   end
   always @(posedge coordinates_gated_clk) begin
@@ -1210,7 +1210,7 @@ module \neuflow_convolver_tile.convolver.drain  (
   assign step = have & (n31 | i__ready & last_word);
   assign config__ready = sums_end | n11;
   assign held = o__valid & ~o__ready;
-  assign awake_142 = |{reads, running, waiting, n3, n4, n5, n6, hand_over, awake, clear} | n7;
+  assign awake_142 = |{reads, running, waiting, clear, n3, n4, n5, n6, hand_over, awake} | n7;
   assign o__ready_134 = n1 ? 1'h0 : i__ready;
   assign move = ~r3_beat[0] | i__ready_115;
   assign issue = move & known[2] & available;
@@ -1240,21 +1240,21 @@ module \neuflow_convolver_tile.convolver.drain  (
   assign n10 = n29 ? {known[1:0], 1'h1} : 3'h0;
   assign n11 = issue & all_ends;
   assign n12 = n32 | n23;
-  assign n13 = n12 | issue;
+  assign n13 = issue | n12;
   assign all_ends = map_ends & row_ends_101;
   assign n14 = n32 | n8 & slot_ends;
-  assign n15 = n14 | n8;
+  assign n15 = n8 | n14;
   assign n16 = n32 | n8 & row_ends_101;
   assign n17 = n16 | n8;
   assign n18 = n32 | n23 & map_ends_99;
-  assign n19 = n18 | n23;
+  assign n19 = n23 | n18;
   assign out__valid = have & config__payload[95];
   assign n21 = left - 1'h1;
   assign n22 = n32 | drain_gated_rst;
   assign next_slot = slot_ends ? 20'h0 : slot_base + config__payload[77:62];
   assign n23 = issue & row_ends;
   assign next_map = map_base + config__payload[133:114];
-  assign n24 = drain_gated_rst | clear;
+  assign n24 = clear | drain_gated_rst;
   assign n25 = step | drain_gated_rst;
   assign n26 = words == 2'h3;
   assign n27 = take | n26;
@@ -1297,7 +1297,7 @@ module \neuflow_convolver_tile.convolver.drain  (
   \neuflow_convolver_tile.convolver.drain.walk  walk (
     .clear(clear), .complete(complete_161), .config_2(config__payload),
       .drain_gated_clk(drain_gated_clk), .drain_gated_rst(drain_gated_rst), .inside_2(inside_2),
-      .mark(s5[1] & s5[2]), .offset(offset), .port_2728_0(s5[1:0]));
+      .mark(s5[1] & s5[2]), .offset(offset), .port_2805_0(s5[1:0]));
   always @(posedge drain_gated_clk) begin
     summed0 <= pixel[47:0] + partial0;
     summed1 <= pixel[95:48] + partial1;
@@ -1319,7 +1319,7 @@ module \neuflow_convolver_tile.convolver.drain  (
     end
   end
   always @(posedge drain_gated_clk) begin
-    if (|{reads, running, waiting, n3, n4, n5, n6, hand_over, drain_gated_rst, awake, clear}) begin
+    if (|{reads, running, waiting, clear, n3, n4, n5, n6, hand_over, drain_gated_rst, awake}) begin
       settling <= 5'h13;
     end else begin
       if (n7) settling <= settling - 1'h1;
@@ -1358,7 +1358,7 @@ module \neuflow_convolver_tile.convolver.drain  (
       three <= &config__payload[135:134];
       two <= config__payload[135];
       known[0] <= n10[0];
-      if (n11 | o__valid_135 & o__ready_134 & o__payload_133[34]) leaving <= n11;
+      if (o__valid_135 & o__ready_134 & o__payload_133[34] | n11) leaving <= n11;
       if (n13) begin
         row_ends <= n12 ? config__payload[77:62] <= 2'h2 : rest <= 3'h4;
         rest <= n12 ? config__payload[77:62] : rest - 2'h2;
@@ -1397,8 +1397,8 @@ module \neuflow_convolver_tile.convolver.drain  (
         rows_sent <= all_ends ? 16'h0 : n9[15:0];
         slot_base <= next_slot;
       end
-      if (issue | n8 | n23) read_address <= n8 ? next_slot : n23 ? next_map : read_address + 2'h2;
-      if (n8 | n23) map_base <= n8 ? next_slot : next_map;
+      if (n23 | n8 | issue) read_address <= n8 ? next_slot : n23 ? next_map : read_address + 2'h2;
+      if (n23 | n8) map_base <= n8 ? next_slot : next_map;
     end
   end
   always @(posedge drain_gated_clk) begin
@@ -1510,8 +1510,8 @@ module \neuflow_convolver_tile.convolver.drain.packer.merger  (
       placed_count <= (full) ? 2'h2 : total;
       placed_last <= n3;
     end
-    if (n1 & (fresh[0] | fills)) rest_0 <= turned[15:0];
-    if (n1 & (fresh[1] | fills)) rest_1 <= turned[31:16];
+    if ((fresh[0] | fills) & n1) rest_0 <= turned[15:0];
+    if ((fresh[1] | fills) & n1) rest_1 <= turned[31:16];
   end
 endmodule
 
@@ -1585,7 +1585,7 @@ module \neuflow_convolver_tile.convolver.drain.walk  (
   input wire clear,
   input wire mark,
   output wire [15:0] complete,
-  input wire [1:0] port_2728_0,
+  input wire [1:0] port_2805_0,
   output reg inside_2 = 1'h0,
   output reg [19:0] offset = 20'h0,
   input wire [141:0] config_2,
@@ -1600,15 +1600,15 @@ module \neuflow_convolver_tile.convolver.drain.walk  (
   wire [69:0] n5;
   assign complete = marked[31:16] >= config_2[93:78] ? config_2[93:78] : marked[31:16] +
     (marked[15:0] >= config_2[77:62]);
-  assign n2 = fresh & ~port_2728_0[0];
-  assign n3 = port_2728_0[0] | clear | n2;
+  assign n2 = fresh & ~port_2805_0[0];
+  assign n3 = port_2805_0[0] | clear | n2;
   assign after_slot_ends = now[68] ? (now[69] ? one_slot : now[47:32] == slots_less) : now[69];
   assign after_row_ends = now[68] ? one_column : now[15:0] == pitch_less;
   assign after_base = now[68] ? (now[69] ? 20'h0 : now[67:48] + config_2[77:62]) : now[67:48];
   assign after_slot = now[68] ? (now[69] ? 16'h0 : now[47:32] + 1'h1) : now[47:32];
   assign after_row = now[68] ? now[31:16] + 1'h1 : now[31:16];
   assign after_column = now[68] ? 16'h0 : now[15:0] + 1'h1;
-  assign n5 = port_2728_0[1] & ~mark ? marked : {after_slot_ends, after_row_ends, after_base,
+  assign n5 = port_2805_0[1] & ~mark ? marked : {after_slot_ends, after_row_ends, after_base,
     after_slot, after_row, after_column};
   assign n6 = clear | drain_gated_rst | n2;
   always @(posedge drain_gated_clk) begin
@@ -1616,15 +1616,15 @@ module \neuflow_convolver_tile.convolver.drain.walk  (
       marked[69:68] <= 2'h0; now[69:68] <= 2'h0; offset <= 20'h0; inside_2 <= 1'h0; one_slot <=
         1'h0; one_column <= 1'h0; slots_less <= 17'h0; pitch_less <= 17'h0;
     end else begin
-      if ({port_2728_0[0], mark, clear, n2} != 4'h8 & n3) begin
+      if ({port_2805_0[0], mark, clear, n2} != 4'h8 & n3) begin
         n1 = clear ? {one_slot, one_column, 68'h0} : n2 ? {one_slot, one_column, 68'h0} :
-          port_2728_0[0] ? (mark ? {after_slot_ends, after_row_ends, after_base, after_slot,
+          port_2805_0[0] ? (mark ? {after_slot_ends, after_row_ends, after_base, after_slot,
           after_row, after_column} : {2'h0, marked[67:0]}) : {2'h0, marked[67:0]};
         marked[69:68] <= n1[69:68];
       end
       if (n3) begin
         n4 = clear ? {one_slot, one_column, 68'h0} : n2 ? {one_slot, one_column, 68'h0} :
-          port_2728_0[0] ? n5 : {2'h0, now[67:0]};
+          port_2805_0[0] ? n5 : {2'h0, now[67:0]};
         now[69:68] <= n4[69:68];
       end
       offset <= now[67:48] + now[15:0];
@@ -1639,15 +1639,15 @@ module \neuflow_convolver_tile.convolver.drain.walk  (
     if (n6) begin
       marked[67:0] <= 68'h0; now[67:0] <= 68'h0;
     end else begin
-      if (port_2728_0[0] & mark) marked[67:0] <= {after_base, after_slot, after_row, after_column};
-      if (port_2728_0[0]) now[67:0] <= n5[67:0];
+      if (port_2805_0[0] & mark) marked[67:0] <= {after_base, after_slot, after_row, after_column};
+      if (port_2805_0[0]) now[67:0] <= n5[67:0];
     end
   end
   always @(posedge drain_gated_clk) begin
     if (clear | drain_gated_rst) begin
       fresh <= 1'h1;
     end else begin
-      if (port_2728_0[0]) fresh <= 1'h0;
+      if (port_2805_0[0]) fresh <= 1'h0;
     end
   end
 endmodule
@@ -1670,7 +1670,7 @@ module \neuflow_convolver_tile.convolver.row_store  (
   input wire clk
 );
   wire awake, awake_43, banks_clk, writer_clk;
-  wire [31:0] at;
+  wire [27:0] at;
   wire [63:0] beat;
   wire [7:0] enables;
   \neuflow_convolver_tile.convolver.row_store.banks  banks (
@@ -1692,7 +1692,7 @@ module \neuflow_convolver_tile.convolver.row_store.banks  (
   output wire awake,
   input wire [63:0] beat,
   input wire [7:0] enables,
-  input wire [31:0] at,
+  input wire [27:0] at,
   output wire [127:0] words,
   input wire read_enable,
   input wire [39:0] read,
@@ -1702,42 +1702,42 @@ module \neuflow_convolver_tile.convolver.row_store.banks  (
   neuflow_ram #(.ADDRESS(6), .DEPTH(64), .WIDTH(16)) bank0 (
     .clk(banks_gated_clk), .read_address(read[8] ? (read[0] ? read[39:34] : read[33:28]) : read[0] ?
       read[27:22] : read[21:16]), .read_data(words[15:0]), .read_enable(read_enable),
-      .write_address(at[0] ? at[25:20] : at[13:8]), .write_data(beat[15:0]),
+      .write_address(at[0] ? at[9:4] : at[21:16]), .write_data(beat[15:0]),
       .write_enable(enables[0]));
   neuflow_ram #(.ADDRESS(6), .DEPTH(64), .WIDTH(16)) bank1 (
     .clk(banks_gated_clk), .read_address(read[9] ? (read[1] ? read[39:34] : read[33:28]) : read[1] ?
       read[27:22] : read[21:16]), .read_data(words[31:16]), .read_enable(read_enable),
-      .write_address(at[1] ? at[25:20] : at[13:8]), .write_data(beat[31:16]),
+      .write_address(at[1] ? at[9:4] : at[21:16]), .write_data(beat[31:16]),
       .write_enable(enables[1]));
   neuflow_ram #(.ADDRESS(6), .DEPTH(64), .WIDTH(16)) bank2 (
     .clk(banks_gated_clk), .read_address(read[10] ? (read[2] ? read[39:34] : read[33:28]) : read[2]
       ? read[27:22] : read[21:16]), .read_data(words[47:32]), .read_enable(read_enable),
-      .write_address(at[2] ? at[31:26] : at[19:14]), .write_data(beat[47:32]),
+      .write_address(at[2] ? at[9:4] : at[21:16]), .write_data(beat[47:32]),
       .write_enable(enables[2]));
   neuflow_ram #(.ADDRESS(6), .DEPTH(64), .WIDTH(16)) bank3 (
     .clk(banks_gated_clk), .read_address(read[11] ? (read[3] ? read[39:34] : read[33:28]) : read[3]
       ? read[27:22] : read[21:16]), .read_data(words[63:48]), .read_enable(read_enable),
-      .write_address(at[3] ? at[31:26] : at[19:14]), .write_data(beat[63:48]),
+      .write_address(at[3] ? at[9:4] : at[21:16]), .write_data(beat[63:48]),
       .write_enable(enables[3]));
   neuflow_ram #(.ADDRESS(6), .DEPTH(64), .WIDTH(16)) bank4 (
     .clk(banks_gated_clk), .read_address(read[12] ? (read[4] ? read[39:34] : read[33:28]) : read[4]
       ? read[27:22] : read[21:16]), .read_data(words[79:64]), .read_enable(read_enable),
-      .write_address(at[4] ? at[25:20] : at[13:8]), .write_data(beat[15:0]),
+      .write_address(at[0] ? at[15:10] : at[27:22]), .write_data(beat[15:0]),
       .write_enable(enables[4]));
   neuflow_ram #(.ADDRESS(6), .DEPTH(64), .WIDTH(16)) bank5 (
     .clk(banks_gated_clk), .read_address(read[13] ? (read[5] ? read[39:34] : read[33:28]) : read[5]
       ? read[27:22] : read[21:16]), .read_data(words[95:80]), .read_enable(read_enable),
-      .write_address(at[5] ? at[25:20] : at[13:8]), .write_data(beat[31:16]),
+      .write_address(at[1] ? at[15:10] : at[27:22]), .write_data(beat[31:16]),
       .write_enable(enables[5]));
   neuflow_ram #(.ADDRESS(6), .DEPTH(64), .WIDTH(16)) bank6 (
     .clk(banks_gated_clk), .read_address(read[14] ? (read[6] ? read[39:34] : read[33:28]) : read[6]
       ? read[27:22] : read[21:16]), .read_data(words[111:96]), .read_enable(read_enable),
-      .write_address(at[6] ? at[31:26] : at[19:14]), .write_data(beat[47:32]),
+      .write_address(at[2] ? at[15:10] : at[27:22]), .write_data(beat[47:32]),
       .write_enable(enables[6]));
   neuflow_ram #(.ADDRESS(6), .DEPTH(64), .WIDTH(16)) bank7 (
     .clk(banks_gated_clk), .read_address(read[15] ? (read[7] ? read[39:34] : read[33:28]) : read[7]
       ? read[27:22] : read[21:16]), .read_data(words[127:112]), .read_enable(read_enable),
-      .write_address(at[7] ? at[31:26] : at[19:14]), .write_data(beat[63:48]),
+      .write_address(at[3] ? at[15:10] : at[27:22]), .write_data(beat[63:48]),
       .write_enable(enables[7]));
 endmodule
 
@@ -1753,257 +1753,284 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
   output reg [15:0] stored = 16'h0,
   output reg [63:0] beat = 64'h0,
   output reg [7:0] enables = 8'h0,
-  output reg [31:0] at = 32'h0,
+  output reg [27:0] at = 28'h0,
   input wire pass_done,
   input wire [219:0] config__payload,
   input wire config__valid,
   input wire writer_gated_rst
 );
-  reg n2, active = 1'h0, allowed = 1'h0, alone = 1'h0, by_row = 1'h0, by_word_71 = 1'h0,
-    channel_ends = 1'h0, follows = 1'h0, more = 1'h0, pairs = 1'h0, phases = 1'h0, record_ends_49 =
-    1'h0, resident = 1'h0, room = 1'h0, s1_valid = 1'h0, s2_valid = 1'h0, s3_valid = 1'h0, s4_valid
-    = 1'h0, s5_valid = 1'h0, split = 1'h0, valid = 1'h0, wrapped, wraps = 1'h0;
-  reg [15:0] channel_left = 16'h0, freed = 16'h0, record = 16'h0, record_left = 16'h0;
+  reg n4, n35, n31, active = 1'h0, allowed = 1'h0, alone = 1'h0, by_row = 1'h0, by_rows_82 = 1'h0,
+    by_word_83 = 1'h0, follows = 1'h0, last_but_one = 1'h0, last_channel = 1'h0, more = 1'h0, near =
+    1'h0, pairs = 1'h0, phases = 1'h0, record_ends_58 = 1'h0, resident = 1'h0, room = 1'h0, s1_valid
+    = 1'h0, s2_valid = 1'h0, s3_valid = 1'h0, s4_valid = 1'h0, s5_valid = 1'h0, some = 1'h0,
+    some_less = 1'h0, valid = 1'h0, wrapped, wraps = 1'h0;
+  reg [15:0] freed = 16'h0, left_55 = 16'h0, record = 16'h0, record_left = 16'h0;
   reg [16:0] limit = 17'h0;
-  reg [17:0] high = 18'h0;
-  reg [19:0] linear = 20'h0, linear_row = 20'h0, position = 20'h0, position_88 = 20'h0, row_position
-    = 20'h0, step = 20'h0;
-  reg [1:0] lane0 = 2'h0, lane1 = 2'h0, lane2 = 2'h0, lane3 = 2'h0, lap = 2'h0, lead = 2'h0, left =
-    2'h0, low = 2'h0, origin = 2'h0, start = 2'h0, stride = 2'h0, taken = 2'h0;
+  reg [17:0] beats = 18'h0, beats_less = 18'h0, high = 18'h0;
+  reg [19:0] channels_step = 20'h0, linear = 20'h0, linear_row = 20'h0, position = 20'h0,
+    position_100 = 20'h0, row_position = 20'h0, step = 20'h0;
+  reg [1:0] begun = 2'h0, lane0 = 2'h0, lane1 = 2'h0, lane2 = 2'h0, lane3 = 2'h0, lap = 2'h0, lead =
+    2'h0, left = 2'h0, low = 2'h0, on, origin = 2'h0, start = 2'h0, stride = 2'h0, taken = 2'h0;
   reg [20:0] pitch_less = 21'h0, step_less = 21'h0, x_step_less = 21'h0;
   reg [21:0] after_beyond;
-  reg [2:0] n6, first_bank_106 = 3'h0, number;
-  reg [3:0] banks_used = 4'h0, begins = 4'h0, first, flushing = 4'h0, last_phase = 4'h0, phase_y =
-    4'h0, s1_piece_first = 4'h0, s1_piece_phase = 4'h0, settling = 4'hb, used = 4'h0;
-  reg [4:0] at_128;
-  reg [5:0] n5, apart = 6'h0, far = 6'h0, far_end = 6'h0, near_end = 6'h0, row = 6'h0;
+  reg [2:0] n6, first_bank = 3'h0, number;
+  reg [3:0] banks_used = 4'h0, begins = 4'h0, first = 4'h0, first_141, flushing = 4'h0, last_phase =
+    4'h0, of_first = 4'h0, phase_y = 4'h0, s1_piece_first = 4'h0, s1_piece_phase = 4'h0, settling =
+    4'hb, used = 4'h0;
+  reg [4:0] at_142;
+  reg [5:0] n5, apart = 6'h0, far = 6'h0, next_far = 6'h0, next_row_121 = 6'h0, row = 6'h0;
   reg [63:0] words = 64'h0;
   reg [7:0] strides1_q = 8'h0, strides2_q = 8'h0;
-  reg [82:0] s2_piece = 83'h0, s3_piece = 83'h0, s4_piece = 83'h0, s5_piece = 83'h0, s6_piece =
-    83'h0, s1_piece_q = 83'h0;
-  reg [8:0] n7, linear_87 = 9'h0, offset = 9'h0;
-  wire n20, n13, n44, n12, n45, n41, n42, n29, n38, n3, n4, n43, n10, n9, n11, n21, n27, n25, n17,
-    n19, n22, n37, n23, n24, n26, n28, n31, n8, n32, n36, n30, n34, extends_2, finished, fits,
-    i__ready_119, i__valid_120, joins, last_lap, last_phase_y, o__ready, o__valid, record_ends,
-    row_ends, starts, store;
+  reg [84:0] s2_piece = 85'h0, s3_piece = 85'h0, s4_piece = 85'h0, s5_piece = 85'h0, s6_piece =
+    85'h0, s1_piece_q = 85'h0;
+  reg [8:0] n10, linear_99 = 9'h0, offset = 9'h0;
+  wire n18, n47, n24, n25, n45, n22, n15, n49, n51, n52, n53, n54, n34, n48, n7, n8, n55, n23, n13,
+    n12, n14, n33, n29, n30, n27, n19, n21, n26, n28, n32, n37, n11, n38, n44, n36, n42, both_end,
+    extends_2, finished, fits, i__ready_132, i__valid_133, joins, last_lap, last_phase_y, o__ready,
+    o__valid, record_ends, row_ends, starts, store, with_next;
   wire [14:0] where;
-  wire [15:0] n15;
-  wire [16:0] n18;
+  wire [15:0] n16;
+  wire [16:0] n20;
   wire [19:0] next_linear_row, next_row, width;
-  wire [1:0] n14, ahead, count;
+  wire [1:0] n50, n9, ahead, count;
   wire [21:0] after_row_beyond;
-  wire [2:0] rest, turn, unused;
-  wire [3:0] n33, of_phase_1;
-  wire [4:0] n46, n35, beyond1;
-  wire [5:0] n1, end_2;
+  wire [2:0] n41, n57, both, rest, turn, unused;
+  wire [3:0] n40, n39, n56, n58, left_52, of_phase_1;
+  wire [4:0] n43, n59, n46;
+  wire [5:0] n3, end_2;
   wire [67:0] o__payload;
   wire [68:5] s0_piece;
-  wire [7:0] n16, n40;
-  wire [8:0] beyond2;
-  wire [8:5] n39;
+  wire [7:0] n17, n2;
+  wire [8:0] n1, beyond1, beyond2;
   assign config__ready = flushing[3];
-  assign i__ready = opened & i__ready_119;
-  assign {n39, beyond1} = end_2 - {strides1_q[7:5], 1'h0, strides1_q[3:0]};
+  assign i__ready = opened & i__ready_132;
   assign s0_piece[20:5] = joins & taken > 1'h0 ? o__payload[15:0] : words[15:0];
   assign s0_piece[36:21] = joins & taken > 1'h1 ? o__payload[31:16] : words[31:16];
   assign s0_piece[52:37] = joins & taken > 2'h2 ? o__payload[47:32] : words[47:32];
   assign s0_piece[68:53] = joins & taken > 2'h3 ? o__payload[63:48] : words[63:48];
-  assign awake = |{n9, n10, finished, starts, store, n11, pass_done} | n12;
-  assign i__valid_120 = opened & i__valid;
-  assign o__ready = ~valid | store & (last_lap & (by_word_71 ? !left : more | left <= low));
-  assign of_phase_1 = n40[7:4] & {4{pairs}};
-  assign n1 = where[8:3] + apart;
-  assign row_ends = last_lap & n41 & (by_word_71 ? !low : n42 | extends_2);
-  assign last_lap = ~phases | lap == (fits ? low : left) | lap == last_phase;
-  assign n3 = $signed({n39, beyond1}) >= $signed(1'h0);
-  assign n4 = $signed(beyond2) >= $signed(1'h0);
+  assign awake = |{finished, starts, store, n12, pass_done, n13, n14} | n15;
+  assign i__valid_133 = opened & i__valid;
+  assign o__ready = ~valid | store & (last_lap & (by_word_83 ? !left : n49 | left <= n50));
+  assign of_phase_1 = ~n2[7:4] & {4{pairs}};
+  assign n1 = pairs ? config__payload[188:180] : config__payload[88:80] - config__payload[16:8];
+  assign n2 = {2{first}} << where[1:0];
+  assign n3 = where[8:3] + apart;
+  assign record_ends = n34 & (last_channel | last_but_one & both_end);
+  assign both_end = with_next & n51 & (n52 | extends_2);
+  assign row_ends = last_lap & n53 & (by_word_83 ? !low : n54 | extends_2);
+  assign last_lap = ~phases | lap == n9 | lap == last_phase;
   assign store = room & (valid & (~pairs | fits | extends_2));
-  assign count = by_word_71 ? 2'h0 : fits ? low : joins ? (more ? 2'h3 : low) : left;
+  assign n7 = $signed(beyond1) >= $signed(1'h0);
+  assign n8 = $signed(beyond2) >= $signed(1'h0);
+  assign n9 = n53 & n54 ? low : left;
+  assign count = by_word_83 ? 2'h0 : fits ? n50 : joins ? (n49 ? 2'h3 : n50) : left;
   assign ahead = joins ? count - left : 2'h0;
   assign unused = (o__payload[66:64] - 1'h1) - {1'h0, ahead};
-  assign n8 = n38 | o__ready;
-  assign n9 = o__valid & o__ready;
-  assign n10 = i__valid_120 & i__ready_119;
-  assign finished = n43 | active & resident & allowed;
-  assign starts = n44 & config__valid & ~(|flushing);
-  assign n11 = released != freed;
-  assign n12 = |settling;
-  assign n13 = split & first_bank_106[1];
-  assign n14 = ~(2'h3 << first_bank_106[0]);
-  assign n15 = 12'hf0f << first_bank_106;
-  assign n16 = {2{used}} << where[1:0];
-  assign n17 = lead <= config__payload[3];
-  assign record_ends = n45 & channel_ends;
-  assign n18 = record + 1'h1;
-  assign n19 = !lead;
-  assign n20 = config__payload[7:5] == 2'h3;
-  assign n21 = config__payload[7:5] == 3'h4;
-  assign n22 = n44 & ~s1_valid & ~s2_valid;
-  assign n23 = n37 & ~s2_piece[81];
+  assign n11 = n48 | o__ready;
+  assign finished = n55 | active & resident & allowed;
+  assign starts = n47 & config__valid & ~(|flushing);
+  assign n12 = o__valid & o__ready;
+  assign n13 = i__valid_133 & i__ready_132;
+  assign n14 = released != freed;
+  assign n15 = |settling;
+  assign n16 = 12'hf0f << first_bank;
+  assign n17 = {2{used}} << where[1:0];
+  assign n18 = config__payload[7:5] == 3'h5;
+  assign n19 = lead <= config__payload[3];
+  assign n20 = record + 1'h1;
+  assign n21 = !lead;
+  assign n22 = config__payload[7:5] == 2'h3;
+  assign n23 = config__payload[7:5] == 3'h4;
+  assign n24 = n47 & ~s1_valid & ~s2_valid;
+  assign n25 = s2_valid & s2_piece[82] & ~s2_piece[84];
   assign next_linear_row = last_phase_y ? config__payload[79:60] : linear_row +
     config__payload[219:200];
-  assign n24 = n23 | n37 | n22;
-  assign n25 = n44 | n43;
-  assign n26 = record_ends | n25;
-  assign n27 = n44 | record_ends;
-  assign n28 = n27 | n45;
-  assign n29 = n44 | n45;
+  assign n26 = n45 | n24 | n25;
+  assign n27 = n47 | n55;
+  assign n28 = n27 | record_ends;
+  assign n29 = n47 | record_ends;
+  assign n30 = n34 & both_end;
+  assign n32 = n34 | n30 | n29;
+  assign n33 = n47 | n34 & (~with_next | both_end);
   assign width = config__payload[27:8] - 1'h1;
-  assign n30 = {n38, n29, rest[2]} != 3'h5 & n31;
-  assign rest = low + {~count};
-  assign n31 = n38 | n29;
-  assign n32 = starts | i__valid & i__ready & i__payload[67];
-  assign n33 = ~(4'hf << s4_piece[2:0]);
-  assign n34 = n22 | writer_gated_rst;
-  assign last_phase_y = n20 | n35 == config__payload[159:156];
-  assign n35 = phase_y + 1'h1;
+  assign n34 = store & row_ends;
+  assign n36 = {n48, n34, $signed(rest) < $signed(1'h0), n33} != 4'h8 & n37;
+  assign left_52 = $signed(n56) - $signed(2'h1);
+  assign rest = $signed(n57) - $signed(2'h1);
+  assign n37 = n48 | n34 | n33;
+  assign n38 = starts | i__valid & i__ready & i__payload[67];
+  assign n39 = ~(4'hf << s4_piece[2:0]);
+  assign n40 = s4_piece[82] ? {n41, 1'h1} : 4'hf;
+  assign n41 = ~(3'h7 << s4_piece[81:80]);
+  assign n42 = n24 | writer_gated_rst;
+  assign last_phase_y = n22 | n43 == config__payload[159:156];
+  assign n43 = phase_y + 1'h1;
   assign next_row = last_phase_y ? (wraps & $signed(after_row_beyond) >= $signed(1'h0) ?
     after_row_beyond[19:0] : row_position + config__payload[139:120]) : row_position;
-  assign n36 = ~n23 & n37;
-  assign n37 = s2_valid & s2_piece[80];
+  assign n44 = ~n25 & n45;
+  assign n45 = s2_valid & s2_piece[84];
+  assign n46 = $signed(n58) - $signed(2'h1);
+  assign n47 = ~active;
   assign beyond2 = end_2 - {strides2_q[7:6], 1'h0, strides2_q[4:0]};
-  assign end_2 = n46 + 1'h1;
-  assign n38 = store & last_lap;
+  assign beyond1 = end_2 - {strides1_q[7:5], 1'h0, strides1_q[3:0]};
+  assign end_2 = n59 + 1'h1;
+  assign n48 = store & last_lap;
   assign joins = extends_2 & ~fits;
-  assign n40 = 8'hcc << where[1:0];
-  assign n41 = ~more;
-  assign n42 = low <= left;
+  assign n49 = more | with_next & (both[2] | some);
+  assign n50 = with_next ? both[1:0] : low;
+  assign with_next = by_rows_82 & ~last_channel;
+  assign n51 = ~n49;
+  assign n52 = n50 <= left;
   assign extends_2 = by_row & valid & o__valid;
-  assign fits = n41 & n42;
-  assign n43 = record_ends & record_ends_49;
-  assign n44 = ~active;
-  assign n45 = store & row_ends;
+  assign n53 = ~more;
+  assign n54 = low <= left;
+  assign fits = n51 & n52;
+  assign n55 = record_ends & record_ends_58;
+  assign n56 = both - count;
+  assign n57 = low - count;
   assign after_row_beyond = $signed({1'h0, row_position}) + $signed(pitch_less);
-  assign n46 = begins + count;
+  assign n58 = s1_piece_q[2:0] - s1_piece_q[81:80];
+  assign n59 = begins + n9;
+  assign both = low + config__payload[9:8];
   neuflow_locator locator (
-    .clk(writer_gated_clk), .linear(linear_87), .position(position_88),
+    .clk(writer_gated_clk), .linear(linear_99), .position(position_100),
       .ring(config__payload[119:100]), .rst(writer_gated_rst), .turn(turn), .where(where));
   neuflow_slice #(.WIDTH(68)) slice (
-    .clk(writer_gated_clk), .i__payload(i__payload), .i__ready(i__ready_119),
-      .i__valid(i__valid_120), .o__payload(o__payload), .o__ready(o__ready), .o__valid(o__valid),
+    .clk(writer_gated_clk), .i__payload(i__payload), .i__ready(i__ready_132),
+      .i__valid(i__valid_133), .o__payload(o__payload), .o__ready(o__ready), .o__valid(o__valid),
       .rst(writer_gated_rst));
   always @(posedge writer_gated_clk) begin
-    step_less <= by_word_71 ? x_step_less : s1_piece_q[79:77] - config__payload[119:100];
+    channels_step <= config__payload[99:80] << s1_piece_q[83];
+    step_less <= by_word_83 ? x_step_less : s1_piece_q[79:77] - config__payload[119:100];
     offset <= s1_piece_phase * config__payload[188:180];
     stride <= config__payload[157:156];
     start <= s3_piece[4:3] + s3_piece[70:69];
     origin <= start - ((turn[0] ? stride : 2'h0) + (turn[1] ? {stride[0], 1'h0} : 2'h0));
+    first_bank <= where[2:0];
     lane0 <= origin + of_phase_1[0];
     lane1 <= (origin + stride) + of_phase_1[1];
     lane2 <= (origin + {stride[0], 1'h0}) + of_phase_1[2];
     lane3 <= (origin + -stride) + of_phase_1[3];
-    apart <= config__payload[188:183];
-    first_bank_106 <= where[2:0];
+    apart <= n1[8:3];
+    of_first <= n2[7:4];
     row <= where[8:3];
-    near_end <= pairs & where[2:1] != 2'h3 ? where[8:3] : where[14:9];
-    far <= n1 + (where[2:1] == 2'h3);
-    far_end <= n1 + where[2];
-    step[2:0] <= by_word_71 ? config__payload[162:160] : s1_piece_q[79:77];
+    next_row_121 <= where[2] ? where[14:9] : where[8:3];
+    far <= n3;
+    next_far <= n3 + where[2];
+    step[2:0] <= by_word_83 ? config__payload[162:160] : s1_piece_q[79:77];
     strides2_q[7:6] <= 2'h0;
     strides1_q[7:5] <= 3'h0;
     if (s5_valid) s6_piece <= s5_piece;
     if (s4_valid) s5_piece <= s4_piece;
     if (s3_valid) s4_piece <= s3_piece;
     if (s2_valid) s3_piece <= s2_piece;
-    if (s1_valid) s2_piece <= {s1_piece_q[82:77], s1_piece_phase, s1_piece_first, s1_piece_q[68:0]};
+    if (s1_valid) s2_piece <= {s1_piece_q[84:77], s1_piece_phase, s1_piece_first, s1_piece_q[68:0]};
     if (store) begin
-      at_128 = begins + lap;
-      wrapped = at_128 >= config__payload[159:156];
-      first = phases ? {2'h0, lap} : !begins ? 4'h0 : config__payload[159:156] - begins;
-      n2 = phases | alone;
-      n5 = at_128 + 1'h1;
-      n7 = first + {strides1_q[7:5], 1'h0, strides1_q[3:0]};
-      number = {1'h0, {5'h0, first} <= count} + (n7 <= count);
+      first_141 = phases ? {2'h0, lap} : !begins ? 4'h0 : config__payload[159:156] - begins;
+      n4 = phases | alone;
+      at_142 = begins + lap;
+      wrapped = at_142 >= config__payload[159:156];
+      on = n7 + n8;
+      n5 = at_142 + 1'h1;
+      n10 = first_141 + {strides1_q[7:5], 1'h0, strides1_q[3:0]};
+      number = {1'h0, {5'h0, first_141} <= n9} + (n10 <= n9);
       n6 = count + 1'h1;
-      s1_piece_phase <= (!(phases)) ? 4'h0 : wrapped ? at_128[3:0] - config__payload[159:156] :
-        at_128[3:0];
-      s1_piece_first <= (!(n2)) ? 4'h0 : first;
-      {s1_piece_q[82:77], s1_piece_q[68:0]} <= {record_ends_49, channel_ends, row_ends, phases ?
-        (last_lap ? {{1'h0, n3} + n4} - wrapped : {2'h0, n5 == config__payload[159:156]}) : pairs ?
-        3'h2 : alone ? number : n6, s0_piece, taken, n2 ? number : n6};
+      s1_piece_first <= (!(n4)) ? 4'h0 : first_141;
+      s1_piece_phase <= (!(phases)) ? 4'h0 : wrapped ? at_142[3:0] - config__payload[159:156] :
+        at_142[3:0];
+      {s1_piece_q[84:77], s1_piece_q[68:0]} <= {record_ends, both_end, row_ends, low, phases ?
+        (last_lap ? on - wrapped : {2'h0, n5 == config__payload[159:156]}) : pairs ? 3'h2 : alone ?
+        number : n6, s0_piece, taken, n4 ? number : n6};
     end
-    if (n8) begin
+    if (n11) begin
       taken <= o__ready ? ahead : (taken + count) + 1'h1;
       left <= o__ready ? unused[1:0] : (left - count) - 2'h1;
     end
     if (o__ready) words <= o__payload[63:0];
   end
   always @(posedge writer_gated_clk) begin
-    if (|{n9, n10, finished, starts, store, n11, pass_done, writer_gated_rst}) begin
+    if (|{finished, starts, store, n12, pass_done, n13, n14, writer_gated_rst}) begin
       settling <= 4'hb;
     end else begin
-      if (n12) settling <= settling - 1'h1;
+      if (n15) settling <= settling - 1'h1;
     end
   end
   always @(posedge writer_gated_clk) begin
     if (writer_gated_rst) begin
-      freed <= 16'h0; at <= 32'h0; split <= 1'h0; enables <= 8'h0; beat <= 64'h0; banks_used <=
-        4'h0; position_88 <= 20'h0; linear_87 <= 9'h0; pitch_less <= 21'h0; wraps <= 1'h0;
-        x_step_less <= 21'h0; by_word_71 <= 1'h0; s5_valid <= 1'h0; s4_valid <= 1'h0; s3_valid <=
-        1'h0; s2_valid <= 1'h0; s1_valid <= 1'h0; room <= 1'h0; limit <= 17'h0; stored <= 16'h0;
+      freed <= 16'h0; at <= 28'h0; near <= 1'h0; enables <= 8'h0; beat <= 64'h0; banks_used <= 4'h0;
+        position_100 <= 20'h0; linear_99 <= 9'h0; pitch_less <= 21'h0; wraps <= 1'h0; x_step_less <=
+        21'h0; by_word_83 <= 1'h0; by_rows_82 <= 1'h0; s5_valid <= 1'h0; s4_valid <= 1'h0; s3_valid
+        <= 1'h0; s2_valid <= 1'h0; s1_valid <= 1'h0; room <= 1'h0; limit <= 17'h0; stored <= 16'h0;
         allowed <= 1'h0; resident <= 1'h0; strides2_q[4:0] <= 5'h0; strides1_q[3:0] <= 4'h0;
-        last_phase <= 4'h0; alone <= 1'h0; phases <= 1'h0; by_row <= 1'h0; pairs <= 1'h0; flushing
-        <= 4'h0; lead <= 2'h0; linear <= 20'h0; linear_row <= 20'h0; record_ends_49 <= 1'h0;
-        record_left <= 16'h0; channel_ends <= 1'h0; channel_left <= 16'h0; more <= 1'h0; high <=
-        18'h0; low <= 2'h0; valid <= 1'h0; lap <= 2'h0; follows <= 1'h0; opened <= 1'h0; active <=
-        1'h0;
+        last_phase <= 4'h0; alone <= 1'h0; phases <= 1'h0; some_less <= 1'h0; beats_less <= 18'h0;
+        some <= 1'h0; beats <= 18'h0; by_row <= 1'h0; pairs <= 1'h0; flushing <= 4'h0; lead <= 2'h0;
+        linear <= 20'h0; linear_row <= 20'h0; record_ends_58 <= 1'h0; record_left <= 16'h0;
+        last_but_one <= 1'h0; last_channel <= 1'h0; left_55 <= 16'h0; more <= 1'h0; high <= 18'h0;
+        low <= 2'h0; valid <= 1'h0; lap <= 2'h0; follows <= 1'h0; opened <= 1'h0; active <= 1'h0;
     end else begin
       freed <= released;
-      at <= {n13 ? far_end : near_end, split & !first_bank_106[1] ? far_end : near_end, split &
-        ~first_bank_106[1] ? far : row, n13 ? far : row, split ? {4{n14}} : ~(8'hff <<
-        first_bank_106)};
-      split <= pairs;
-      enables <= {2{banks_used}} & n15[15:8];
+      at <= {near ? far : next_far, near ? next_far : far, near ? row : next_row_121, near ?
+        next_row_121 : row, of_first};
+      near <= where[2];
+      enables <= {2{banks_used}} & n16[15:8];
       beat <= {lane3[1] ? (lane3[0] ? s6_piece[68:53] : s6_piece[52:37]) : lane3[0] ?
         s6_piece[36:21] : s6_piece[20:5], lane2[1] ? (lane2[0] ? s6_piece[68:53] : s6_piece[52:37])
         : lane2[0] ? s6_piece[36:21] : s6_piece[20:5], lane1[1] ? (lane1[0] ? s6_piece[68:53] :
         s6_piece[52:37]) : lane1[0] ? s6_piece[36:21] : s6_piece[20:5], lane0[1] ? (lane0[0] ?
         s6_piece[68:53] : s6_piece[52:37]) : lane0[0] ? s6_piece[36:21] : s6_piece[20:5]};
-      banks_used <= n16[7:4];
-      position_88 <= position;
-      linear_87 <= linear[8:0] + offset;
+      banks_used <= n17[7:4];
+      position_100 <= position;
+      linear_99 <= linear[8:0] + offset;
       pitch_less <= config__payload[139:120] - config__payload[119:100];
       wraps <= |config__payload[119:100];
       x_step_less <= config__payload[179:160] - config__payload[119:100];
-      by_word_71 <= config__payload[7:5] == 1'h1;
+      by_word_83 <= config__payload[7:5] == 1'h1;
+      by_rows_82 <= n18;
       s5_valid <= s4_valid;
       s4_valid <= s3_valid;
       s3_valid <= s2_valid;
       s2_valid <= s1_valid;
       s1_valid <= store;
-      room <= active & ~finished & n17 & (record_ends ? n18 < limit : record < limit);
-      limit <= config__payload[155:140] + {n19 ? released : 16'h0};
-      stored <= n19 ? record : 16'hffff;
-      allowed <= n17;
+      room <= active & ~finished & n19 & (record_ends ? n20 < limit : record < limit);
+      limit <= config__payload[155:140] + {n21 ? released : 16'h0};
+      stored <= n21 ? record : 16'hffff;
+      allowed <= n19;
       resident <= !config__payload[59:44];
       strides2_q[4:0] <= {config__payload[159:156], 1'h0};
       strides1_q[3:0] <= config__payload[159:156];
       last_phase <= config__payload[159:156] - 1'h1;
-      alone <= n20;
+      alone <= n22;
       phases <= config__payload[7:5] == 2'h2;
-      by_row <= !config__payload[7:5] | n21;
-      pairs <= n21;
+      some_less <= |beats_less;
+      beats_less <= beats - 1'h1;
+      some <= |beats;
+      beats <= config__payload[27:10];
+      by_row <= n23 | !config__payload[7:5] | n18;
+      pairs <= n23;
       flushing <= {flushing[2:0], finished};
       lead <= (lead + finished) - pass_done;
-      if (n24) linear <= n22 ? config__payload[79:60] : n23 ? linear + config__payload[99:80] :
+      if (n26) linear <= n24 ? config__payload[79:60] : n25 ? linear + channels_step :
         next_linear_row;
-      if (n24 & {n23, n22} != 2'h2) linear_row <= n22 ? config__payload[79:60] : next_linear_row;
-      if (n26) begin
-        record_ends_49 <= n25 ? config__payload[59:44] == 1'h1 : record_left == 2'h2;
-        record_left <= n25 ? config__payload[59:44] : record_left - 1'h1;
-      end
+      if (n26 & {n24, n25} != 1'h1) linear_row <= n24 ? config__payload[79:60] : next_linear_row;
       if (n28) begin
-        channel_ends <= n27 ? config__payload[43:28] == 1'h1 : channel_left == 2'h2;
-        channel_left <= n27 ? config__payload[43:28] : channel_left - 1'h1;
+        record_ends_58 <= n27 ? config__payload[59:44] == 1'h1 : record_left == 2'h2;
+        record_left <= n27 ? config__payload[59:44] : record_left - 1'h1;
       end
-      if (n30) begin
-        more <= n29 ? |width[19:2] : high != 1'h1;
-        high <= n29 ? width[19:2] : high - 1'h1;
+      if (n32) begin
+        n31 = left_55 == 2'h3;
+        last_but_one <= n29 ? config__payload[43:28] == 2'h2 : n30 ? left_55 == 3'h4 : n31;
+        last_channel <= n29 ? config__payload[43:28] == 1'h1 : n30 ? n31 : left_55 == 2'h2;
+        left_55 <= n29 ? config__payload[43:28] : n30 ? left_55 - 2'h2 : left_55 - 1'h1;
       end
-      if (n31) low <= n29 ? width[1:0] : rest[1:0];
+      if (n36) begin
+        n35 = $signed(left_52) < $signed(1'h0);
+        more <= n33 ? |width[19:2] : n34 ? (n35 ? some_less : some) : high != 1'h1;
+        high <= n33 ? width[19:2] : n34 ? (n35 ? beats_less : beats) : high - 1'h1;
+      end
+      if (n37) low <= n33 ? width[1:0] : n34 ? left_52[1:0] : rest[1:0];
       if (o__ready) valid <= o__valid & $signed(unused) >= $signed(1'h0);
       if (store) lap <= last_lap ? 2'h0 : lap + 1'h1;
-      if (n32) begin
+      if (n38) begin
         follows <= starts ? config__payload[4] : 1'h0;
         opened <= starts ? |config__payload[59:44] : follows;
       end
@@ -2014,44 +2041,65 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
     if (~s4_valid | writer_gated_rst) begin
       used <= 4'h0;
     end else begin
-      used <= {n33[3], pairs ? {n33[1], n33[2], n33[0]} : n33[2:0]};
+      used <= {n39[3], pairs ? {n39[1], n39[2], n39[0]} : n39[2:0]};
     end
   end
   always @(posedge writer_gated_clk) begin
-    if (n34) begin
+    if (pairs) begin
+      {first[3:2], first[0]} <= 3'h1;
+    end else begin
+      {first[3:2], first[0]} <= {n40[3:2], n40[0]};
+    end
+  end
+  always @(posedge writer_gated_clk) begin
+    if (~s4_piece[82] | pairs) begin
+      first[1] <= 1'h1;
+    end else begin
+      first[1] <= n41[0];
+    end
+  end
+  always @(posedge writer_gated_clk) begin
+    if (n42) begin
       phase_y <= 4'h0; row_position <= 20'h0; position <= 20'h0;
     end else begin
-      if (n36) begin
-        phase_y <= last_phase_y ? 4'h0 : n35[3:0];
+      if (n44) begin
+        phase_y <= last_phase_y ? 4'h0 : n43[3:0];
         row_position <= next_row;
       end
-      if (n23 | n37 | s2_valid) begin
+      if (n45 | n25 | s2_valid) begin
         after_beyond = $signed({1'h0, position}) + $signed(step_less);
-        position <= n23 ? row_position : n37 ? next_row : wraps & $signed(after_beyond) >=
+        position <= n25 ? row_position + begun : n45 ? next_row : wraps & $signed(after_beyond) >=
           $signed(1'h0) ? after_beyond[19:0] : position + step;
       end
     end
   end
   always @(posedge writer_gated_clk) begin
-    if (!(by_word_71)) begin
+    if (!(by_word_83)) begin
       step[19:3] <= 17'h0;
     end else begin
       step[19:3] <= config__payload[179:163];
     end
   end
   always @(posedge writer_gated_clk) begin
-    if (flushing[0] | writer_gated_rst) begin
-      record <= 16'h0;
+    if (!(by_rows_82 & ~s1_piece_q[83])) begin
+      begun <= 2'h0;
     end else begin
-      if (record_ends) record <= n18[15:0];
+      begun <= n46[1:0];
     end
   end
   always @(posedge writer_gated_clk) begin
-    if (n29 | writer_gated_rst) begin
+    if (flushing[0] | writer_gated_rst) begin
+      record <= 16'h0;
+    end else begin
+      if (record_ends) record <= n20[15:0];
+    end
+  end
+  always @(posedge writer_gated_clk) begin
+    if ((n47 | n34) | writer_gated_rst) begin
       begins <= 4'h0;
     end else begin
-      if ((n3 | n4 | $signed({3'h0, end_2}) >= $signed(1'h0)) & n38) begins <= n4 ? beyond2[3:0] :
-        n3 ? beyond1[3:0] : end_2[3:0];
+      if ((n8 | n7 | $signed({3'h0, end_2}) >= $signed(1'h0)) & n48) begins <= n8 ? beyond2[3:0] :
+        n7 ? beyond1[3:0] : end_2[3:0];
     end
   end
 endmodule
@@ -2072,7 +2120,7 @@ module \neuflow_convolver_tile.convolver.weight_store  (
   output reg parameters_valid = 1'h0,
   output wire [191:0] parameters,
   output wire ready,
-  input wire [1:0] port_2357_16,
+  input wire [1:0] port_2434_16,
   input wire [14:0] config__payload,
   input wire config__valid,
   input wire [1:0] parameters_beats,
@@ -2094,12 +2142,12 @@ module \neuflow_convolver_tile.convolver.weight_store  (
   assign comes_22 = take & ~leads;
   assign take = i__ready & i__valid;
   assign n1 = parameters_take | weights_gated_rst;
-  assign n2 = n3 & {leads, take, listening} != 2'h3;
+  assign n2 = {take, leads, listening} != 3'h5 & n3;
   assign n3 = {take, listening} != 1'h1;
   \neuflow_convolver_tile.convolver.weight_store.blocks  blocks (
     .awake(awake_59), .blocks_gated_clk(blocks_clk), .blocks_gated_rst(weights_gated_rst),
-      .comes(comes), .free(parameters_take & port_2357_16[1]), .push(push), .read_enable(read_35),
-      .ready(ready_38), .rewind(parameters_take & port_2357_16[0]), .room(room_14),
+      .comes(comes), .free(parameters_take & port_2434_16[1]), .push(push), .read_enable(read_35),
+      .ready(ready_38), .rewind(parameters_take & port_2434_16[0]), .room(room_14),
       .value(value_57), .write_data(data));
   neuflow_clock_gate blocks_gate (
     .awake(awake_59), .clk(clk), .gated(blocks_clk), .rst(weights_gated_rst));
@@ -2169,7 +2217,7 @@ module \neuflow_convolver_tile.convolver.weight_store.blocks  (
     write_address = 6'h0;
   wire n4, n3, n1;
   wire [5:0] n2, left;
-  assign awake = |{read_enable, rewind, free, comes, push} | n1;
+  assign awake = |{push, comes, read_enable, rewind, free} | n1;
   assign n1 = |settling;
   assign n2 = read_enable ? (tail == 6'h2f ? 6'h0 : tail + 1'h1) : tail;
   assign n3 = rewind & n4;
@@ -2179,7 +2227,7 @@ module \neuflow_convolver_tile.convolver.weight_store.blocks  (
     .clk(blocks_gated_clk), .read_address(tail), .read_data(value), .read_enable(read_enable),
       .write_address(write_address), .write_data(write_data), .write_enable(push));
   always @(posedge blocks_gated_clk) begin
-    if (|{read_enable, blocks_gated_rst, rewind, free, comes, push}) begin
+    if (|{push, comes, blocks_gated_rst, read_enable, rewind, free}) begin
       settling <= 3'h4;
     end else begin
       if (n1) settling <= settling - 1'h1;
@@ -2235,7 +2283,7 @@ module \neuflow_convolver_tile.convolver.weight_store.weights  (
   wire n4, n3, n1;
   wire [5:0] n2;
   wire [6:0] left;
-  assign awake = |{read_enable, rewind, free, comes, push} | n1;
+  assign awake = |{push, comes, read_enable, rewind, free} | n1;
   assign n1 = |settling;
   assign n2 = read_enable ? (tail == 6'h3f ? 6'h0 : tail + 1'h1) : tail;
   assign n3 = rewind & n4;
@@ -2245,7 +2293,7 @@ module \neuflow_convolver_tile.convolver.weight_store.weights  (
     .clk(weights_gated_clk), .read_address(tail), .read_data(value), .read_enable(read_enable),
       .write_address(write_address), .write_data(write_data), .write_enable(push));
   always @(posedge weights_gated_clk) begin
-    if (|{read_enable, rewind, free, comes, weights_gated_rst, push}) begin
+    if (|{push, comes, read_enable, rewind, free, weights_gated_rst}) begin
       settling <= 3'h4;
     end else begin
       if (n1) settling <= settling - 1'h1;
@@ -2327,7 +2375,7 @@ module \neuflow_convolver_tile.router  (
   assign i__payload[1] = 6'h28 >> bus__payload[23:20];
   assign takes = armed & ~{|(local0_peers & n7), |(west_peers & n7), |(south_peers & n7),
     |(east_peers & n7)};
-  assign awake = |{o__valid_73, bus__valid, moves, n1, n2, n3} | n4;
+  assign awake = |{o__valid_73, moves, n1, n2, n3, bus__valid} | n4;
   assign i__payload_51 = east_current[5] ? (east_current[4] ? local0_in__payload : west_in__payload)
     : east_current[4] ? south_in__payload : east_in__payload;
   assign i__valid_50 = |(east_current[3:0] & moves);
@@ -2371,7 +2419,7 @@ module \neuflow_convolver_tile.router  (
       sub & |(bus__payload[15:8] & columns)), .o__payload({o__payload, named}), .o__ready(o__ready),
       .o__valid(o__valid_73), .rst(router_gated_rst));
   always @(posedge router_gated_clk) begin
-    if (|{o__valid_73, router_gated_rst, bus__valid, moves, n1, n2, n3}) begin
+    if (|{o__valid_73, moves, n1, n2, n3, router_gated_rst, bus__valid}) begin
       settling <= 3'h4;
     end else begin
       if (n4) settling <= settling - 1'h1;

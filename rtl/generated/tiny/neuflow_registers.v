@@ -58,10 +58,10 @@ module neuflow_registers (
   output reg [31:0] host_watchdog = 32'h0,
   input wire clk
 );
-  reg n5, n12, n25, n27, n28, n34, n6, n13, n32, n21, n39, n38, n40, n20, n35, n15, n30, n11, n22,
-    n24, n19, n17, n33, n16, n29, n4, n37, n8, n7, n26, n36, n23, n31, n18, n14, n10, n9, enabled =
+  reg n17, n30, n36, n39, n4, n6, n5, n38, n34, n28, n11, n8, n10, n19, n9, n37, n29, n20, n31, n21,
+    n18, n26, n35, n32, n27, n7, n16, n12, n14, n22, n24, n13, n33, n15, n23, n25, n40, enabled =
     1'h0;
-  wire n2, n41, n3, n44, n42, n45, n43, n47, n46, n1;
+  wire n2, n41, n3, n46, n42, n44, n47, n45, n43, n1;
   wire [31:0] n49, n48;
   assign axi__w__ready = axi__aw__ready;
   assign irq = done & enabled;
@@ -72,17 +72,17 @@ module neuflow_registers (
   assign n3 = axi__aw__addr[11:2] == 3'h4;
   assign n41 = axi__ar__ready & axi__ar__valid;
   assign n42 = axi__aw__addr[11:2] == 4'ha;
-  assign n43 = axi__aw__addr[11:2] == 4'h8;
-  assign n44 = axi__aw__addr[11:2] == 4'hb;
-  assign n45 = axi__aw__addr[11:2] == 4'h9;
-  assign n46 = axi__aw__addr[11:2] == 3'h6;
-  assign n47 = axi__aw__addr[11:2] == 3'h7;
+  assign n43 = axi__aw__addr[11:2] == 3'h6;
+  assign n44 = axi__aw__addr[11:2] == 4'h9;
+  assign n45 = axi__aw__addr[11:2] == 3'h7;
+  assign n46 = axi__aw__addr[11:2] == 4'hb;
+  assign n47 = axi__aw__addr[11:2] == 4'h8;
   assign n48 = ~{{8{axi__w__strb[3]}}, {8{axi__w__strb[2]}}, {8{axi__w__strb[1]}},
     {8{axi__w__strb[0]}}};
   assign n49 = axi__w__data & {{8{axi__w__strb[3]}}, {8{axi__w__strb[2]}}, {8{axi__w__strb[1]}},
     {8{axi__w__strb[0]}}};
   always @(posedge clk) begin
-    if (~n1 | rst) begin
+    if (rst | ~n1) begin
       clear_done <= 1'h0;
     end else begin
       clear_done <= n2 & axi__w__data[1];
@@ -102,66 +102,67 @@ module neuflow_registers (
         host_frames <= 32'h0; host_output <= 32'h0; host_input <= 32'h0; host_program <= 32'h0;
     end else begin
       if (n41) begin
-        n4 = axi__ar__addr[11:2] == 4'hb;
-        n5 = axi__ar__addr[11:2] == 6'h24;
-        n6 = axi__ar__addr[11:2] == 5'h1e;
-        n7 = axi__ar__addr[11:2] == 4'h8;
-        n8 = axi__ar__addr[11:2] == 4'h9;
-        n9 = !axi__ar__addr[11:2];
-        n10 = axi__ar__addr[11:2] == 1'h1;
-        n11 = axi__ar__addr[11:2] == 5'h13;
-        n12 = axi__ar__addr[11:2] == 6'h23;
-        n13 = axi__ar__addr[11:2] == 5'h1d;
-        n14 = axi__ar__addr[11:2] == 2'h2;
-        n15 = axi__ar__addr[11:2] == 5'h15;
-        n16 = axi__ar__addr[11:2] == 4'hd;
-        n17 = axi__ar__addr[11:2] == 4'hf;
-        n18 = axi__ar__addr[11:2] == 2'h3;
-        n19 = axi__ar__addr[11:2] == 5'h10;
-        n20 = axi__ar__addr[11:2] == 5'h17;
-        n21 = axi__ar__addr[11:2] == 5'h1b;
-        n22 = axi__ar__addr[11:2] == 5'h12;
-        n23 = axi__ar__addr[11:2] == 3'h5;
-        n24 = axi__ar__addr[11:2] == 5'h11;
-        n25 = axi__ar__addr[11:2] == 6'h22;
-        n26 = axi__ar__addr[11:2] == 3'h7;
-        n27 = axi__ar__addr[11:2] == 6'h21;
-        n28 = axi__ar__addr[11:2] == 6'h20;
-        n29 = axi__ar__addr[11:2] == 4'hc;
-        n30 = axi__ar__addr[11:2] == 5'h14;
-        n31 = axi__ar__addr[11:2] == 3'h4;
-        n32 = axi__ar__addr[11:2] == 5'h1c;
-        n33 = axi__ar__addr[11:2] == 4'he;
-        n34 = axi__ar__addr[11:2] == 5'h1f;
-        n35 = axi__ar__addr[11:2] == 5'h16;
-        n36 = axi__ar__addr[11:2] == 3'h6;
-        n37 = axi__ar__addr[11:2] == 4'ha;
-        n38 = axi__ar__addr[11:2] == 5'h19;
-        n39 = axi__ar__addr[11:2] == 5'h1a;
-        n40 = axi__ar__addr[11:2] == 5'h18;
+        n4 = axi__ar__addr[11:2] == 6'h20;
+        n5 = axi__ar__addr[11:2] == 5'h1e;
+        n6 = axi__ar__addr[11:2] == 5'h1f;
+        n7 = axi__ar__addr[11:2] == 4'hb;
+        n8 = axi__ar__addr[11:2] == 5'h19;
+        n9 = axi__ar__addr[11:2] == 5'h16;
+        n10 = axi__ar__addr[11:2] == 5'h18;
+        n11 = axi__ar__addr[11:2] == 5'h1a;
+        n12 = axi__ar__addr[11:2] == 4'h9;
+        n13 = axi__ar__addr[11:2] == 3'h5;
+        n14 = axi__ar__addr[11:2] == 4'h8;
+        n15 = axi__ar__addr[11:2] == 2'h3;
+        n16 = axi__ar__addr[11:2] == 4'ha;
+        n17 = axi__ar__addr[11:2] == 6'h24;
+        n18 = axi__ar__addr[11:2] == 5'h10;
+        n19 = axi__ar__addr[11:2] == 5'h17;
+        n20 = axi__ar__addr[11:2] == 5'h13;
+        n21 = axi__ar__addr[11:2] == 5'h11;
+        n22 = axi__ar__addr[11:2] == 3'h7;
+        n23 = axi__ar__addr[11:2] == 2'h2;
+        n24 = axi__ar__addr[11:2] == 3'h6;
+        n25 = axi__ar__addr[11:2] == 1'h1;
+        n26 = axi__ar__addr[11:2] == 4'hf;
+        n27 = axi__ar__addr[11:2] == 4'hc;
+        n28 = axi__ar__addr[11:2] == 5'h1b;
+        n29 = axi__ar__addr[11:2] == 5'h14;
+        n30 = axi__ar__addr[11:2] == 6'h23;
+        n31 = axi__ar__addr[11:2] == 5'h12;
+        n32 = axi__ar__addr[11:2] == 4'hd;
+        n33 = axi__ar__addr[11:2] == 3'h4;
+        n34 = axi__ar__addr[11:2] == 5'h1c;
+        n35 = axi__ar__addr[11:2] == 4'he;
+        n36 = axi__ar__addr[11:2] == 6'h22;
+        n37 = axi__ar__addr[11:2] == 5'h15;
+        n38 = axi__ar__addr[11:2] == 5'h1d;
+        n39 = axi__ar__addr[11:2] == 6'h21;
+        n40 = !axi__ar__addr[11:2];
         axi__r__resp <= |{n4, n5, n6, n7, n8, n9, n10, n11, n12, n13, n14, n15, n16, n17, n18, n19,
           n20, n21, n22, n23, n24, n25, n26, n27, n28, n29, n30, n31, n32, n33, n34, n35, n36, n37,
           n38, n39, n40} ? 2'h0 : 2'h2;
-        axi__r__data <= n5 ? idle_tile : n12 ? configuration : n25 ? dependency : n27 ? output_drain
-          : n28 ? wait_output : n34 ? weight_load : n6 ? wait_input : n13 ? fill : n32 ?
-          map_remainder_high : n21 ? map_remainder : n39 ? edge_lanes_high : n38 ? edge_lanes : n40
-          ? useful_high : n20 ? useful : n35 ? config_hidden : n15 ? write_beats : n30 ? read_beats
-          : n11 ? mac_cycles : n22 ? fence_stalls : n24 ? config_stalls : n19 ? config_words : n17 ?
-          program_counter : n33 ? frames_done : n16 ? cycles_high : n29 ? cycles : n4 ?
-          host_watchdog : n37 ? host_ring : n8 ? host_frames : n7 ? host_output : n26 ? host_input :
-          n36 ? host_program : n23 ? {16'h0, error, 6'h0, done, busy} : n31 ? {30'h0, enabled, 1'h0}
-          : n18 ? 32'h4050202 : n14 ? 32'h37c07d79 : n10 ? 32'h20000 : n9 ? 32'h6e657546 : 32'h0;
+        axi__r__data <= n17 ? idle_tile : n30 ? configuration : n36 ? dependency : n39 ?
+          output_drain : n4 ? wait_output : n6 ? weight_load : n5 ? wait_input : n38 ? fill : n34 ?
+          map_remainder_high : n28 ? map_remainder : n11 ? edge_lanes_high : n8 ? edge_lanes : n10 ?
+          useful_high : n19 ? useful : n9 ? config_hidden : n37 ? write_beats : n29 ? read_beats :
+          n20 ? mac_cycles : n31 ? fence_stalls : n21 ? config_stalls : n18 ? config_words : n26 ?
+          program_counter : n35 ? frames_done : n32 ? cycles_high : n27 ? cycles : n7 ?
+          host_watchdog : n16 ? host_ring : n12 ? host_frames : n14 ? host_output : n22 ? host_input
+          : n24 ? host_program : n13 ? {16'h0, error, 6'h0, done, busy} : n33 ? {30'h0, enabled,
+          1'h0} : n15 ? 32'h4050202 : n23 ? 32'h37c07d79 : n25 ? 32'h20000 : n40 ? 32'h6e657546 :
+          32'h0;
       end
       if (axi__ar__ready) axi__r__valid <= axi__ar__valid;
-      if (axi__aw__ready) axi__b__resp <= |{n42, n43, n1, n44, n45, n3, n46, n47} ? 2'h0 : 2'h2;
+      if (axi__aw__ready) axi__b__resp <= |{n42, n43, n44, n3, n1, n45, n46, n47} ? 2'h0 : 2'h2;
       if (axi__b__ready | axi__aw__ready) axi__b__valid <= axi__aw__ready;
-      if (n3 & n2) enabled <= axi__w__data[1];
-      if (axi__aw__ready & n44) host_watchdog <= host_watchdog & n48 | n49;
+      if (n2 & n3) enabled <= axi__w__data[1];
+      if (axi__aw__ready & n46) host_watchdog <= host_watchdog & n48 | n49;
       if (n42 & axi__aw__ready) host_ring <= host_ring & n48 | n49;
-      if (axi__aw__ready & n45) host_frames <= host_frames & n48 | n49;
-      if (n43 & axi__aw__ready) host_output <= host_output & n48 | n49;
-      if (axi__aw__ready & n47) host_input <= host_input & n48 | n49;
-      if (axi__aw__ready & n46) host_program <= host_program & n48 | n49;
+      if (n44 & axi__aw__ready) host_frames <= host_frames & n48 | n49;
+      if (axi__aw__ready & n47) host_output <= host_output & n48 | n49;
+      if (axi__aw__ready & n45) host_input <= host_input & n48 | n49;
+      if (n43 & axi__aw__ready) host_program <= host_program & n48 | n49;
     end
   end
 endmodule
