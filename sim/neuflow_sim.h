@@ -19,14 +19,26 @@ static inline int32_t neuflow_top(int bits, IData x) {
     return static_cast<int32_t>(x << (32 - bits));
 }
 
-// A logical shift of a wide word to the right by whole bytes is a copy of a length that the compiler
-// knows; the runtime goes word by word, as many as remain.
+// A logical shift of a wide word by whole bytes is a copy of a length that the compiler knows; the
+// runtime goes word by word, as many as remain.
 template <std::size_t BYTES>
 static inline WDataOutP neuflow_shift(WDataOutP out, WDataInP const in, std::size_t bytes) {
     unsigned char above[2 * BYTES];
     std::memcpy(above, in, BYTES);
     std::memset(above + BYTES, 0, BYTES);
     std::memcpy(out, above + (bytes < BYTES ? bytes : BYTES), BYTES);
+    return out;
+}
+
+// To the left: `bits` are the word's, and above them it is 0.
+template <int BITS>
+static inline WDataOutP neuflow_shift_left(WDataOutP out, WDataInP const in, std::size_t bytes) {
+    constexpr std::size_t BYTES = sizeof(EData) * ((BITS + 31) / 32);
+    unsigned char below[2 * BYTES];
+    std::memset(below, 0, BYTES);
+    std::memcpy(below + BYTES, in, BYTES);
+    std::memcpy(out, below + BYTES - (bytes < BYTES ? bytes : BYTES), BYTES);
+    out[BYTES / sizeof(EData) - 1] &= VL_MASK_E(BITS);
     return out;
 }
 
@@ -43,4 +55,7 @@ static inline WDataOutP neuflow_shift(WDataOutP out, WDataInP const in, std::siz
 #define VL_SHIFTR_WWI(to, from, by, out, in, bits) \
     ((bits) % 8 || (to) % 32 ? (VL_SHIFTR_WWI)(to, from, by, out, in, bits) \
                              : neuflow_shift<(to) / 8>(out, in, (bits) / 8))
+#define VL_SHIFTL_WWI(to, from, by, out, in, bits) \
+    ((bits) % 8 ? (VL_SHIFTL_WWI)(to, from, by, out, in, bits) \
+                : neuflow_shift_left<to>(out, in, (bits) / 8))
 #endif
