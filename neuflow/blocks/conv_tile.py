@@ -7,7 +7,7 @@ from amaranth.lib.wiring import Component, In, Out, connect, flipped
 
 from neuflow.blocks.config import ConfigTap, config_stream
 from neuflow.blocks.convolver import FLAGS, Convolver
-from neuflow.blocks.gate import add_gated
+from neuflow.blocks.gate import share_gate
 from neuflow.blocks.router import Router
 from neuflow.blocks.streams import beat_stream
 from neuflow.grid import GridConfig
@@ -48,7 +48,6 @@ class ConvolverTile(Component):
         m = Module()
         grid = self.grid
         tap = ConfigTap(5)
-        add_gated(m, "tap", tap, platform)
         m.submodules.convolver = convolver = Convolver(grid)
         router = Router(
             (RouterIn.EAST, RouterIn.SOUTH, RouterIn.WEST, RouterIn.LOCAL0),
@@ -56,7 +55,7 @@ class ConvolverTile(Component):
             grid.lanes,
             grid.config_queue,
         )
-        add_gated(m, "router", router, platform)
+        share_gate(m, "links", {"tap": tap, "router": router}, platform)
         connect(m, flipped(self.config_in), tap.i)
         connect(m, tap.o, flipped(self.config_out))
         for number in range(4):

@@ -10,7 +10,7 @@ from neuflow.blocks.conv_array import ARRAY_FLAGS, MacArray
 from neuflow.blocks.conv_drain import Drain
 from neuflow.blocks.conv_rows import RowStore
 from neuflow.blocks.conv_weights import WeightStore
-from neuflow.blocks.gate import add_gated
+from neuflow.blocks.gate import add_gated, share_gate
 from neuflow.blocks.streams import beat_stream
 from neuflow.grid import GridConfig
 from neuflow.layout import (
@@ -80,9 +80,16 @@ class Convolver(Component):
             (Kind.CONV_ARRAY, CONV_ARRAY, array),
             (Kind.CONV_DRAIN, CONV_DRAIN, drain),
         )
-        for number, (kind, layout, unit) in enumerate(units):
-            receiver = ConfigReceiver(kind, layout, grid.config_queue, peeks=unit is array)
-            add_gated(m, f"config_{layout.name.lower()}", receiver, platform)
+        receivers = {
+            f"config_{layout.name.lower()}": ConfigReceiver(
+                kind, layout, grid.config_queue, peeks=unit is array
+            )
+            for kind, layout, unit in units
+        }
+        share_gate(m, "config", receivers, platform)
+        for number, (receiver, (_, _, unit)) in enumerate(
+            zip(receivers.values(), units, strict=True)
+        ):
             connect(m, flipped(self.config[number]), receiver.bus)
             connect(m, receiver.o, unit.config)
             m.d.comb += receiver.columns.eq(self.columns)
@@ -122,7 +129,7 @@ class Convolver(Component):
             weights.parameters_rewind.eq(drain.parameters_rewind),
             weights.parameters_free.eq(drain.parameters_free),
             # array -> drain
-            drain.pixel.eq(array.pixel),
+            *(drain.pixel[k].eq(array.pixel[k]) for k in range(grid.maps)),
             array.shift.eq(drain.shift),
             drain.hand_over.eq(array.hand_over),
             drain.block.eq(array.block),

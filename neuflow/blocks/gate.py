@@ -8,6 +8,7 @@ and the Python simulator always leaves it out, so that every test of a part show
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from amaranth.hdl import (
@@ -45,16 +46,28 @@ def stay_awake(m: Module, awake: Signal, *causes: Any, settle: int) -> None:
 
 def add_gated(m: Module, name: str, part: Any, platform: Any) -> None:
     """Add ``part``, which has ``awake``, to ``m`` behind a clock gate."""
+    share_gate(m, name, {name: part}, platform)
+
+
+def share_gate(m: Module, name: str, parts: Mapping[str, Any], platform: Any) -> None:
+    """Add ``parts``, which have ``awake``, to ``m`` behind one clock gate, open while any is awake.
+
+    For small parts: a gate costs a simulator more than a cycle of theirs. The Python simulator leaves
+    out the edges of each by itself.
+    """
     if not is_export(platform):
-        m.submodules[name] = EnableInserter(part.awake)(part)
+        for part_name, part in parts.items():
+            m.submodules[part_name] = EnableInserter(part.awake)(part)
         return
     domain = ClockDomain(f"{name}_gated", local=True)
     m.domains += domain
+    awake = Cat(part.awake for part in parts.values()).any()
     m.d.comb += [
-        domain.clk.eq(gated_clock(m, name, part.awake)),
+        domain.clk.eq(gated_clock(m, name, awake)),
         domain.rst.eq(ResetSignal()),
     ]
-    m.submodules[name] = DomainRenamer(domain.name)(part)
+    for part_name, part in parts.items():
+        m.submodules[part_name] = DomainRenamer(domain.name)(part)
 
 
-__all__ = ["add_gated", "fires", "stay_awake"]
+__all__ = ["add_gated", "fires", "share_gate", "stay_awake"]

@@ -14,7 +14,7 @@ from amaranth.lib.wiring import Component, In, Out, connect, flipped
 from neuflow.blocks.alu import Alu
 from neuflow.blocks.config import ConfigTap, config_stream
 from neuflow.blocks.fifo import Fifo
-from neuflow.blocks.gate import add_gated
+from neuflow.blocks.gate import share_gate
 from neuflow.blocks.mapper import Mapper
 from neuflow.blocks.place import place
 from neuflow.blocks.router import Router
@@ -69,11 +69,10 @@ class _Tile(Component):
             self.grid.config_queue,
         )
         tap = ConfigTap(1 + len(units))
-        add_gated(m, "tap", tap, platform)
+        share_gate(m, "links", {"tap": tap, "router": router}, platform)
         connect(m, flipped(self.config_in), tap.i)
         connect(m, tap.o, flipped(self.config_out))
 
-        add_gated(m, "router", router, platform)
         for name, unit, _ in units:
             place(m, name, type(unit).__name__.lower(), unit, platform)
         for k, (_, unit, sub) in enumerate([("router", router, self.row), *units]):

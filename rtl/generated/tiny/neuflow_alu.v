@@ -67,7 +67,7 @@ module neuflow_alu (
   assign more = o__payload_24[8:4] - o__payload_24[14:10];
   assign start = both & divides & ~busy;
   assign trial2_1 = {trial1_1[15:1], above_1[13], 1'h1} + ({below_1, 1'h0} ^ {17{n29}});
-  assign n18 = start | n25;
+  assign n18 = n25 | start;
   assign skipped = n30 == 2'h2 ? 4'h8 : n30 == 1'h1 ? 4'h4 : !n30 ? 4'h0 : 4'hc;
   assign trial2_0 = {trial1_0[15:1], above_0[13], 1'h1} + ({below_0, 1'h0} ^ {17{n31}});
   assign n19 = n28 | start;
@@ -76,7 +76,7 @@ module neuflow_alu (
   assign n21 = |settling;
   assign en = ~valid[9] | i__ready;
   assign step = busy & ~done;
-  assign n22 = a__ready | start | step;
+  assign n22 = a__ready | step | start;
   assign n23 = ~trial0_1[16];
   assign n24 = ~trial1_1[16];
   assign n25 = step & nonzero_1;
@@ -196,10 +196,10 @@ module neuflow_alu (
       s1_a_0[21] <= (divides) ? 1'h0 : a__payload[15];
       s1_a_0[20:0] <= divides ? {twice_0[20] | endless_0, twice_0[19:0]} : {{5{a__payload[15]}},
         a__payload[15:0]};
-      s1_tail_plan_power <= (alone) ? 16'h0 : 1'h1 << distance[3:0];
+      s1_tail_q[33:31] <= (divides) ? 3'h0 : o__payload_24[21:19];
       s1_tail_plan_common <= (plan_product | divides) ? 5'h0 : plan_near_a ? o__payload_24[8:4] :
         o__payload_24[14:10];
-      s1_tail_q[33:31] <= (divides) ? 3'h0 : o__payload_24[21:19];
+      s1_tail_plan_power <= (alone) ? 16'h0 : 1'h1 << distance[3:0];
       {s1_tail_q[37:34], s1_tail_q[30:28], s1_tail_q[22:18], s1_tail_q[1:0]} <= {a__payload[34:32],
         o__payload_24[22], divides ? {-left[1:0]} + 1'h1 : o__payload_24[18:16], plan_smallest,
         plan_chooses, divides, subtracts & plan_near_a | plan_chooses, distance[4] & n16,
@@ -232,7 +232,7 @@ module neuflow_alu (
     end
   end
   always @(posedge clk) begin
-    if (|{active, n20, awake_73, both, rst}) begin
+    if (|{active, n20, rst, awake_73, both}) begin
       settling <= 2'h2;
     end else begin
       if (n21) settling <= settling - 1'h1;
@@ -248,19 +248,19 @@ module neuflow_alu (
       end
       if (n22) done <= start ? $signed({net[7], net[5:0]}) <= $signed(1'h0) : step ? $signed(left)
         <= $signed(3'h3) : 1'h0;
-      if (start | step) begin
+      if (step | start) begin
         bits = $signed({net[7], net[5:0]}) - $signed({1'h0, skipped});
         left <= start ? ($signed(bits) < $signed(1'h0) ? 8'h0 : bits) : $unsigned($signed(left) -
           $signed(3'h3));
       end
-      if ({start, step} != 1'h1 & n22) busy <= start;
+      if ({step, start} != 2'h2 & n22) busy <= start;
     end
   end
   always @(posedge clk) begin
     if (start) begin
       twice_1 <= 21'h0; rest_1[15:12] <= 4'h0; twice_0 <= 21'h0; rest_0[15:12] <= 4'h0;
     end else begin
-      if (~(|twice_1[20:18]) & n25) twice_1 <= {twice_1[17:0], n23, n24, ~trial2_1[16]};
+      if (n25 & ~(|twice_1[20:18])) twice_1 <= {twice_1[17:0], n23, n24, ~trial2_1[16]};
       if (n25) rest_1[15:12] <= trial2_1[16:13];
       if (n28 & ~(|twice_0[20:18])) twice_0 <= {twice_0[17:0], n26, n27, ~trial2_0[16]};
       if (n28) rest_0[15:12] <= trial2_0[16:13];
@@ -294,7 +294,7 @@ module \neuflow_alu.config  (
     if (rst) begin
       o__valid <= 1'h0; came <= 1'h0; full <= 1'h0;
     end else begin
-      if (move | o__ready) o__valid <= move;
+      if (o__ready | move) o__valid <= move;
       if (!(n1)) came <= bus__valid;
       full <= n2 ? last : full & ~move;
     end

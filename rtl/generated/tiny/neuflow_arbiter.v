@@ -105,22 +105,22 @@ module neuflow_arbiter (
   assign i__valid_100 = o__valid & |({data__1__valid, data__0__valid} & o__payload);
   assign i__valid = free_93 & (write__1__valid | write__0__valid);
   assign i__payload = write_chosen & ~write_chosen + 1'h1;
-  assign issue = free & |{read__1__valid, read__3__valid, read__0__valid, read__6__valid,
-    read__2__valid, read__5__valid, read__4__valid};
+  assign issue = free & |{read__3__valid, read__4__valid, read__5__valid, read__2__valid,
+    read__1__valid, read__0__valid, read__6__valid};
   assign grant = read__6__valid ? 7'h40 : {1'h0, of_rows ? rows_grant : read_grant};
   assign length = (grant[0] ? read__0__payload[31:30] : 2'h0) | (grant[1] ? read__1__payload[31:30]
     : 2'h0) | (grant[2] ? read__2__payload[31:30] : 2'h0) | (grant[3] ? read__3__payload[31:30] :
     2'h0) | (grant[4] ? read__4__payload[31:30] : 2'h0) | (grant[5] ? read__5__payload[31:30] :
     2'h0) | (grant[6] ? read__6__payload[31:30] : 2'h0);
-  assign of_rows = n2 & ~(|streak & (read__2__valid | read__5__valid));
+  assign of_rows = n2 & ~(|streak & (read__5__valid | read__2__valid));
   assign n1 = issue & ~read__6__valid;
   assign read_grant = read_chosen & ~read_chosen + 1'h1;
   assign rows_grant = rows_chosen & ~rows_chosen + 1'h1;
   assign free = (~axi__ar__valid | axi__ar__ready) & opened;
   assign free_93 = (~axi__aw__valid | axi__aw__ready) & i__ready;
   assign write_chosen = |write_behind ? write_behind : {write__1__valid, write__0__valid};
-  assign n2 = (read__3__valid | read__0__valid) & ~(streak == 4'h8 & |{read__1__valid,
-    read__2__valid, read__5__valid, read__4__valid});
+  assign n2 = (read__3__valid | read__0__valid) & ~(streak == 4'h8 & |{read__4__valid,
+    read__5__valid, read__2__valid, read__1__valid});
   assign read_chosen = |read_behind ? read_behind : {read__5__valid, n3};
   assign rows_chosen = |rows_behind ? rows_behind : {2'h0, read__3__valid, 2'h0, read__0__valid};
   assign write_behind = {write__1__valid, write__0__valid} & write_after;
@@ -165,7 +165,7 @@ module neuflow_arbiter (
           write__1__payload[31:30] : 2'h0);
       end
       if (response[64] & |response_valid[5:0]) read_error <= 1'h1;
-      if (issue | axi__ar__ready) axi__ar__valid <= issue;
+      if (axi__ar__ready | issue) axi__ar__valid <= issue;
       if (issue) begin
         axi__ar__id <= {1'h0, grant[1] | (grant[2] ? 2'h2 : 2'h0)} | {grant[3] ? 2'h3 : 2'h0} |
           (grant[4] ? 3'h4 : 3'h0) | (grant[5] ? 3'h5 : 3'h0) | (grant[6] ? 3'h6 : 3'h0);
@@ -181,7 +181,7 @@ module neuflow_arbiter (
     end
   end
   always @(posedge clk) begin
-    if (rst | ~axi__r__valid) begin
+    if (~axi__r__valid | rst) begin
       response_valid <= 7'h0;
     end else begin
       response_valid <= {axi__r__id == 3'h6, axi__r__id == 3'h5, axi__r__id == 3'h4, axi__r__id ==

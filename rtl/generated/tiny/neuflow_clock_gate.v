@@ -11,16 +11,16 @@ module neuflow_clock_gate (
     output wire gated
 );
 `ifdef NEUFLOW_CLOCK_GATES
+`ifdef NEUFLOW_PULSED_CLOCK
+    // The clock falls with the registers, before `awake` follows them.
+    assign gated = clk & (awake | rst);
+`else
+    // A latch, so that gates may stand behind gates.
     reg open = 1'b1;
 
-    // A latch, so that gates may stand behind gates.
-`ifdef NEUFLOW_PULSED_CLOCK
-    // The clock falls as soon as the edge has passed, before `awake` follows the registers.
-    always @(*) if (clk) open = awake | rst;
-`else
     always @(*) if (!clk) open = awake | rst;
-`endif
     assign gated = clk & open;
+`endif
 `else
     assign gated = clk;
 `endif

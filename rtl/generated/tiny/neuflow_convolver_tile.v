@@ -55,50 +55,49 @@ module neuflow_convolver_tile (
   output wire [5:0] maps,
   input wire clk
 );
-  wire awake, awake_148, bus__ready, bus__valid, config__0__ready, config__0__valid,
+  wire awake, awake_145, bus__ready, bus__valid, config__0__ready, config__0__valid,
     config__1__ready, config__1__valid, config__2__ready, config__2__valid, config__3__ready,
-    config__3__valid, local0_in__ready, local0_in__valid, router_clk, tap_clk;
+    config__3__valid, links_clk, local0_in__ready, local0_in__valid;
   wire [34:0] local0_in__payload;
   \neuflow_convolver_tile.convolver  convolver (
     .array_gated_rst(rst), .bus__payload(config_out__payload), .bus__valid(config__0__valid),
-      .bus__valid_31(config__1__valid), .bus__valid_47(config__2__valid),
-      .bus__valid_67(config__3__valid), .clk(clk), .columns(columns),
+      .bus__valid_28(config__1__valid), .bus__valid_41(config__2__valid),
+      .bus__valid_58(config__3__valid), .clk(clk), .columns(columns),
       .config__0__ready(config__0__ready), .config__1__ready(config__1__ready),
       .config__2__ready(config__2__ready), .config__3__ready(config__3__ready),
-      .config__valid_53(configured), .config__valid_73(drain_configured), .fill(fill), .held(held),
-      .i__payload(rows__payload), .i__payload_82(weights__payload), .i__valid(rows__valid),
-      .i__valid_86(weights__valid), .idle(idle), .lanes(lanes), .maps(maps),
-      .o__payload_94(local0_in__payload), .o__ready_96(local0_in__ready),
-      .o__valid_98(local0_in__valid), .partials__payload(partials__payload),
+      .config__valid_47(configured), .config__valid_64(drain_configured), .fill(fill), .held(held),
+      .i__payload(rows__payload), .i__payload_73(weights__payload), .i__valid(rows__valid),
+      .i__valid_77(weights__valid), .idle(idle), .lanes(lanes), .maps(maps),
+      .o__payload_85(local0_in__payload), .o__ready_87(local0_in__ready),
+      .o__valid_89(local0_in__valid), .partials__payload(partials__payload),
       .partials__ready(partials__ready), .partials__valid(partials__valid),
       .rows__ready(rows__ready), .rows_listening(rows_listening), .rows_source(rows_source),
       .shift(draining), .tap(tap), .wait_drain(wait_drain), .wait_rows(wait_rows),
       .wait_weights(wait_weights), .weights__ready(weights__ready),
       .weights_listening(weights_listening), .weights_source(weights_source));
+  neuflow_clock_gate links_gate (
+    .awake(awake_145 | awake), .clk(clk), .gated(links_clk), .rst(rst));
   \neuflow_convolver_tile.router  router (
-    .awake(awake_148), .bus__payload(config_out__payload), .bus__ready(bus__ready),
+    .awake(awake_145), .bus__payload(config_out__payload), .bus__ready(bus__ready),
       .bus__valid(bus__valid), .columns(columns), .east_in__payload(east_in__payload),
       .east_in__valid(east_in__valid), .east_out__payload(east_out__payload),
-      .east_out__valid(east_out__valid), .local0_in__payload(local0_in__payload),
-      .local0_in__valid(local0_in__valid), .o__ready_43(east_out__ready),
-      .o__ready_54(south_out__ready), .o__ready_64(west_out__ready), .router_gated_clk(router_clk),
-      .router_gated_rst(rst), .south_in__payload(south_in__payload),
-      .south_in__valid(south_in__valid), .south_out__payload(south_out__payload),
-      .south_out__valid(south_out__valid), .sub(row), .takes({local0_in__ready, west_in__ready,
-      south_in__ready, east_in__ready}), .west_in__payload(west_in__payload),
-      .west_in__valid(west_in__valid), .west_out__payload(west_out__payload),
-      .west_out__valid(west_out__valid));
-  neuflow_clock_gate router_gate (.awake(awake_148), .clk(clk), .gated(router_clk), .rst(rst));
-  \neuflow_convolver_tile.tap$150  tap_150 (
+      .east_out__valid(east_out__valid), .links_gated_clk(links_clk), .links_gated_rst(rst),
+      .local0_in__payload(local0_in__payload), .local0_in__valid(local0_in__valid),
+      .o__ready_43(east_out__ready), .o__ready_54(south_out__ready), .o__ready_64(west_out__ready),
+      .south_in__payload(south_in__payload), .south_in__valid(south_in__valid),
+      .south_out__payload(south_out__payload), .south_out__valid(south_out__valid), .sub(row),
+      .takes({local0_in__ready, west_in__ready, south_in__ready, east_in__ready}),
+      .west_in__payload(west_in__payload), .west_in__valid(west_in__valid),
+      .west_out__payload(west_out__payload), .west_out__valid(west_out__valid));
+  \neuflow_convolver_tile.tap$148  tap_148 (
     .awake(awake), .i__payload(config_in__payload), .i__ready(config_in__ready),
-      .i__valid(config_in__valid), .local__0__ready(config__0__ready),
-      .local__0__valid(config__0__valid), .local__1__ready(config__1__ready),
-      .local__1__valid(config__1__valid), .local__2__ready(config__2__ready),
-      .local__2__valid(config__2__valid), .local__3__ready(config__3__ready),
-      .local__3__valid(config__3__valid), .local__4__ready(bus__ready),
-      .local__4__valid(bus__valid), .o__payload(config_out__payload), .o__ready(config_out__ready),
-      .o__valid(config_out__valid), .tap_gated_clk(tap_clk), .tap_gated_rst(rst));
-  neuflow_clock_gate tap_gate (.awake(awake), .clk(clk), .gated(tap_clk), .rst(rst));
+      .i__valid(config_in__valid), .links_gated_clk(links_clk), .links_gated_rst(rst),
+      .local__0__ready(config__0__ready), .local__0__valid(config__0__valid),
+      .local__1__ready(config__1__ready), .local__1__valid(config__1__valid),
+      .local__2__ready(config__2__ready), .local__2__valid(config__2__valid),
+      .local__3__ready(config__3__ready), .local__3__valid(config__3__valid),
+      .local__4__ready(bus__ready), .local__4__valid(bus__valid), .o__payload(config_out__payload),
+      .o__ready(config_out__ready), .o__valid(config_out__valid));
 endmodule
 
 module \neuflow_convolver_tile.convolver  (
@@ -106,15 +105,10 @@ module \neuflow_convolver_tile.convolver  (
   input wire [7:0] columns,
   input wire [67:0] i__payload,
   input wire i__valid,
-  input wire [67:0] i__payload_82,
-  input wire i__valid_86,
+  input wire [67:0] i__payload_73,
+  input wire i__valid_77,
   input wire [34:0] partials__payload,
   input wire partials__valid,
-  input wire bus__valid,
-  input wire bus__valid_31,
-  input wire bus__valid_47,
-  input wire bus__valid_67,
-  input wire [48:0] bus__payload,
   output wire rows__ready,
   output wire weights__ready,
   output wire tap,
@@ -126,95 +120,91 @@ module \neuflow_convolver_tile.convolver  (
   output wire partials__ready,
   output wire shift,
   output wire held,
-  output wire [34:0] o__payload_94,
-  output wire o__valid_98,
+  output wire [34:0] o__payload_85,
+  output wire o__valid_89,
   output wire config__0__ready,
   output wire config__1__ready,
   output wire config__2__ready,
   output wire config__3__ready,
-  input wire o__ready_96,
+  input wire bus__valid,
+  input wire bus__valid_28,
+  input wire bus__valid_41,
+  input wire bus__valid_58,
+  input wire [48:0] bus__payload,
+  input wire o__ready_87,
   output wire rows_listening,
   output wire weights_listening,
   output wire [5:0] maps,
   output wire [5:0] lanes,
   output wire [2:0] rows_source,
   output wire [2:0] weights_source,
-  output wire config__valid_53,
-  output wire config__valid_73,
+  output wire config__valid_47,
+  output wire config__valid_64,
   input wire clk
 );
-  wire array_clk, awake, awake_180, awake_181, awake_182, awake_183, awake_184, config__ready,
-    config__ready_36, config__ready_52, config__ready_72, config__valid, config__valid_37,
-    config_conv_array_clk, config_conv_drain_clk, config_conv_rows_clk, config_conv_weights_clk,
-    drain_clk, drain_ready, follows, free, hand_over, parameters_take, parameters_valid,
-    parameters_wanted, pass_done, read_122, read_enable, ready, rewind;
+  wire array_clk, awake, awake_171, awake_172, awake_173, awake_174, awake_175, config__ready,
+    config__ready_33, config__ready_46, config__ready_63, config__valid, config__valid_34,
+    config_clk, drain_clk, drain_ready, follows, free, hand_over, parameters_take, parameters_valid,
+    parameters_wanted, pass_done, read_113, read_enable, ready, rewind;
   wire [127:0] words;
-  wire [141:0] config__payload_69;
-  wire [14:0] config__payload_33;
+  wire [141:0] config__payload_60;
+  wire [14:0] config__payload_30;
   wire [15:0] released, stored;
   wire [17:0] block;
   wire [191:0] parameters;
   wire [219:0] config__payload;
   wire [39:0] read;
-  wire [511:0] config__payload_49, following;
+  wire [511:0] config__payload_43, following;
   wire [63:0] value;
   wire [95:0] pixel;
   assign rows_source = config__payload[2:0];
-  assign weights_source = config__payload_33[2:0];
+  assign weights_source = config__payload_30[2:0];
   \neuflow_convolver_tile.convolver.array  array (
     .array_gated_clk(array_clk), .awake_181(awake), .block(block),
-      .config__payload(config__payload_49), .config__ready(config__ready_52),
-      .configured(config__valid_53), .coordinates_gated_rst(array_gated_rst),
+      .config__payload(config__payload_43), .config__ready(config__ready_46),
+      .configured(config__valid_47), .coordinates_gated_rst(array_gated_rst),
       .drain_ready(drain_ready), .fill(fill), .following(following), .follows(follows),
       .hand_over(hand_over), .idle(idle), .issue(tap), .lanes(lanes), .maps(maps),
       .pass_done(pass_done), .pixel(pixel), .read(read), .read_enable(read_enable),
       .released(released), .shift(shift), .stored(stored), .wait_drain(wait_drain),
       .wait_rows(wait_rows), .wait_weights(wait_weights), .weights(value), .weights_free(free),
-      .weights_read(read_122), .weights_ready(ready), .weights_rewind(rewind), .words_281(words));
+      .weights_read(read_113), .weights_ready(ready), .weights_rewind(rewind), .words_281(words));
   neuflow_clock_gate array_gate (
     .awake(awake), .clk(clk), .gated(array_clk), .rst(array_gated_rst));
   \neuflow_convolver_tile.convolver.config_conv_array  config_conv_array (
-    .awake(awake_183), .bus__payload(bus__payload), .bus__ready(config__2__ready),
-      .bus__valid(bus__valid_47), .columns(columns),
-      .config_conv_array_gated_clk(config_conv_array_clk),
-      .config_conv_array_gated_rst(array_gated_rst), .full(follows), .held(config__payload_49),
-      .o__ready(config__ready_52), .o__valid(config__valid_53), .words(following));
-  neuflow_clock_gate config_conv_array_gate (
-    .awake(awake_183), .clk(clk), .gated(config_conv_array_clk), .rst(array_gated_rst));
+    .awake(awake_174), .bus__payload(bus__payload), .bus__ready(config__2__ready),
+      .bus__valid(bus__valid_41), .columns(columns), .config_gated_clk(config_clk),
+      .config_gated_rst(array_gated_rst), .full(follows), .held(config__payload_43),
+      .o__ready(config__ready_46), .o__valid(config__valid_47), .words(following));
   \neuflow_convolver_tile.convolver.config_conv_drain  config_conv_drain (
-    .awake(awake_184), .bus__payload(bus__payload), .bus__ready(config__3__ready),
-      .bus__valid(bus__valid_67), .columns(columns),
-      .config_conv_drain_gated_clk(config_conv_drain_clk),
-      .config_conv_drain_gated_rst(array_gated_rst), .held(config__payload_69),
-      .o__ready(config__ready_72), .o__valid(config__valid_73));
-  neuflow_clock_gate config_conv_drain_gate (
-    .awake(awake_184), .clk(clk), .gated(config_conv_drain_clk), .rst(array_gated_rst));
+    .awake(awake_175), .bus__payload(bus__payload), .bus__ready(config__3__ready),
+      .bus__valid(bus__valid_58), .columns(columns), .config_gated_clk(config_clk),
+      .config_gated_rst(array_gated_rst), .held(config__payload_60), .o__ready(config__ready_63),
+      .o__valid(config__valid_64));
   \neuflow_convolver_tile.convolver.config_conv_rows  config_conv_rows (
-    .awake(awake_181), .bus__payload(bus__payload), .bus__ready(config__0__ready),
-      .bus__valid(bus__valid), .columns(columns), .config_conv_rows_gated_clk(config_conv_rows_clk),
-      .config_conv_rows_gated_rst(array_gated_rst), .held(config__payload),
-      .o__ready(config__ready), .o__valid(config__valid));
-  neuflow_clock_gate config_conv_rows_gate (
-    .awake(awake_181), .clk(clk), .gated(config_conv_rows_clk), .rst(array_gated_rst));
+    .awake(awake_172), .bus__payload(bus__payload), .bus__ready(config__0__ready),
+      .bus__valid(bus__valid), .columns(columns), .config_gated_clk(config_clk),
+      .config_gated_rst(array_gated_rst), .held(config__payload), .o__ready(config__ready),
+      .o__valid(config__valid));
   \neuflow_convolver_tile.convolver.config_conv_weights  config_conv_weights (
-    .awake(awake_182), .bus__payload(bus__payload), .bus__ready(config__1__ready),
-      .bus__valid(bus__valid_31), .columns(columns),
-      .config_conv_weights_gated_clk(config_conv_weights_clk),
-      .config_conv_weights_gated_rst(array_gated_rst), .held(config__payload_33),
-      .o__ready(config__ready_36), .o__valid(config__valid_37));
-  neuflow_clock_gate config_conv_weights_gate (
-    .awake(awake_182), .clk(clk), .gated(config_conv_weights_clk), .rst(array_gated_rst));
+    .awake(awake_173), .bus__payload(bus__payload), .bus__ready(config__1__ready),
+      .bus__valid(bus__valid_28), .columns(columns), .config_gated_clk(config_clk),
+      .config_gated_rst(array_gated_rst), .held(config__payload_30), .o__ready(config__ready_33),
+      .o__valid(config__valid_34));
+  neuflow_clock_gate config_gate (
+    .awake(|{awake_175, awake_174, awake_173, awake_172}), .clk(clk), .gated(config_clk),
+      .rst(array_gated_rst));
   \neuflow_convolver_tile.convolver.drain  drain (
-    .awake_142(awake_180), .block(block), .config__payload(config__payload_69),
-      .config__ready(config__ready_72), .config__valid(config__valid_73),
+    .awake_142(awake_171), .block(block), .config__payload(config__payload_60),
+      .config__ready(config__ready_63), .config__valid(config__valid_64),
       .drain_gated_clk(drain_clk), .drain_gated_rst(array_gated_rst), .hand_over(hand_over),
-      .held(held), .o__payload(o__payload_94), .o__ready(o__ready_96), .o__valid(o__valid_98),
+      .held(held), .o__payload(o__payload_85), .o__ready(o__ready_87), .o__valid(o__valid_89),
       .parameters(parameters), .parameters_valid(parameters_valid),
       .parameters_wanted(parameters_wanted), .partials__payload(partials__payload),
       .partials__ready(partials__ready), .partials__valid(partials__valid), .pixel(pixel),
       .ready(drain_ready), .start(parameters_take), .step(shift));
   neuflow_clock_gate drain_gate (
-    .awake(awake_180), .clk(clk), .gated(drain_clk), .rst(array_gated_rst));
+    .awake(awake_171), .clk(clk), .gated(drain_clk), .rst(array_gated_rst));
   \neuflow_convolver_tile.convolver.row_store  row_store (
     .clk(clk), .config__payload(config__payload), .config__ready(config__ready),
       .config__valid(config__valid), .i__payload(i__payload), .i__ready(rows__ready),
@@ -222,12 +212,12 @@ module \neuflow_convolver_tile.convolver  (
       .read_enable(read_enable), .released(released), .stored(stored), .words(words),
       .writer_gated_rst(array_gated_rst));
   \neuflow_convolver_tile.convolver.weight_store  weight_store (
-    .clk(clk), .config__payload(config__payload_33), .config__ready(config__ready_36),
-      .config__valid(config__valid_37), .free(free), .i__payload(i__payload_82),
-      .i__ready(weights__ready), .i__valid(i__valid_86), .listening(weights_listening),
-      .parameters(parameters), .parameters_beats(config__payload_69[135:134]),
+    .clk(clk), .config__payload(config__payload_30), .config__ready(config__ready_33),
+      .config__valid(config__valid_34), .free(free), .i__payload(i__payload_73),
+      .i__ready(weights__ready), .i__valid(i__valid_77), .listening(weights_listening),
+      .parameters(parameters), .parameters_beats(config__payload_60[135:134]),
       .parameters_take(parameters_take), .parameters_valid(parameters_valid),
-      .parameters_wanted(parameters_wanted), .port_2434_16(block[17:16]), .read(read_122),
+      .parameters_wanted(parameters_wanted), .port_2440_16(block[17:16]), .read(read_113),
       .ready(ready), .rewind(rewind), .value(value), .weights_gated_rst(array_gated_rst));
 endmodule
 
@@ -349,7 +339,7 @@ module \neuflow_convolver_tile.convolver.array  (
   assign wait_drain = active & ~n66 & stays;
   assign released = pass_done ? 16'h0 : kept;
   assign awake_181 = |{s10[0], s9[0], s8[0], s7[0], s5[0], s4[0], s3[0], s1[0], s13[0], s12[0],
-    s11[0], s6[0], s2[0], hand_over, s14_q[0], frees, starts, issue, shift, awake} | n20;
+    s11[0], s6[0], s2[0], hand_over, s14_q[0], frees, shift, issue, starts, awake} | n20;
   assign weights_rewind = issue & group_ends;
   assign n3 = active & begins & full;
   assign ends_x = kx_ends_ends & ~(goes_on & due) | gathers;
@@ -380,8 +370,8 @@ module \neuflow_convolver_tile.convolver.array  (
   assign wraps_82 = $signed(over_80) >= $signed(1'h0);
   assign wraps = $signed(over) >= $signed(1'h0);
   assign n29 = config__payload[264:245] + 1'h1;
-  assign n31 = config__payload[116] ? {3'h0, config__payload[115] ? {3'h2, config__payload[114] ?
-    {1'h0, config__payload[113] ? 4'h5 : 4'ha} : config__payload[113] ? 5'hf : 5'h16} :
+  assign n31 = config__payload[116] ? {3'h0, config__payload[115] ? {1'h0, config__payload[114] ?
+    {3'h4, config__payload[113] ? 4'h5 : 4'ha} : {2'h2, config__payload[113] ? 5'hf : 5'h16}} :
     config__payload[114] ? {2'h1, config__payload[113] ? 6'h1e : 6'h27} : config__payload[113] ?
     8'h72 : 8'h80} : n64;
   assign goes_on = config__payload[52] & kx_ends_ends;
@@ -398,11 +388,11 @@ module \neuflow_convolver_tile.convolver.array  (
   assign n37 = s2[0] & ~s2[8];
   assign n38 = n68 ? (wraps_87 & $signed(next_row_beyond) >= $signed(1'h0) ? next_row_beyond[19:0] :
     row_start + move_102) : n41;
-  assign n39 = |{s2[0], n68, n37, n36};
+  assign n39 = |{s2[0], n37, n68, n36};
   assign n40 = {n37, n36} != 2'h2;
   assign n41 = s2[5] ? next_group : group_start;
   assign first_channel = config__payload[50] ? s2[5] : s2[3];
-  assign n42 = n39 & {n68, n37, n36} != 3'h4 & n40;
+  assign n42 = n39 & {n37, n68, n36} != 2'h2 & n40;
   assign n43 = n36 | n69 & first_channel;
   assign n44 = n69 | absent[0];
   assign n45 = s2[0] & s2[9];
@@ -415,11 +405,11 @@ module \neuflow_convolver_tile.convolver.array  (
   assign block_ends = ky_ends & block_ends_ends;
   assign n50 = ~odd;
   assign n51 = idle | weights_rewind & pass_ends_ends;
-  assign n52 = weights_rewind | n51;
+  assign n52 = n51 | weights_rewind;
   assign n53 = idle | s0_last & group_ends_ends;
   assign n54 = s0_last | n53;
   assign n55 = idle | n70 & block_ends_ends;
-  assign n56 = n55 | n70;
+  assign n56 = n70 | n55;
   assign n57 = idle | n71 & ky_ends_ends;
   assign n58 = n57 | n71;
   assign n59 = idle | n71;
@@ -571,7 +561,7 @@ module \neuflow_convolver_tile.convolver.array  (
   end
   always @(posedge array_gated_clk) begin
     if (|{s10[0], s9[0], s8[0], s7[0], s5[0], s4[0], s3[0], s1[0], s13[0], s12[0], s11[0], s6[0],
-      s2[0], hand_over, s14_q[0], frees, starts, issue, shift, coordinates_gated_rst, awake}) begin
+      s2[0], hand_over, s14_q[0], frees, shift, coordinates_gated_rst, issue, starts, awake}) begin
       settling <= 3'h7;
     end else begin
       if (n20) settling <= settling - 1'h1;
@@ -686,8 +676,8 @@ module \neuflow_convolver_tile.convolver.array  (
         channel_base <= n36 ? config__payload[173:165] : first_channel ? config__payload[173:165] :
           next_channel[8:0];
       end
-      if ((n44 | n43) & ~n45) absent <= n43 ? config__payload[511:452] : {1'h0, absent[59:1]};
-      if (n44 | n43 | n45) next_channel <= n45 ? config__payload[184:165] + s2_weights[31:16] : n43
+      if ((n43 | n44) & ~n45) absent <= n43 ? config__payload[511:452] : {1'h0, absent[59:1]};
+      if (n45 | n43 | n44) next_channel <= n45 ? config__payload[184:165] + s2_weights[31:16] : n43
         ? config__payload[184:165] + config__payload[204:185] : next_channel +
         config__payload[204:185];
       if (s1[0] & s1[8] | n36) phase_79 <= n36 ? config__payload[312:309] : s1[4] ?
@@ -700,7 +690,7 @@ module \neuflow_convolver_tile.convolver.array  (
       end
       if (n47 | n48) tap_y <= n47 ? {{2{config__payload[148]}}, config__payload[148:133]} :
         $unsigned($signed(tap_y) + $signed({1'h0, config__payload[164:157]}));
-      if (n47 | n48 | s2[0] & ~s2[10]) tap_x <= n47 ? {{2{config__payload[132]}},
+      if (n47 | s2[0] & ~s2[10] | n48) tap_x <= n47 ? {{2{config__payload[132]}},
         config__payload[132:117]} : n48 ? {{2{config__payload[132]}}, config__payload[132:117]} :
         $unsigned($signed(tap_x) + $signed({1'h0, config__payload[156:149]}));
       if (s1[3]) block <= {s1[6:5], last_row};
@@ -849,13 +839,13 @@ module \neuflow_convolver_tile.convolver.array.coordinates  (
   reg [3:0] settling = 4'h9;
   reg [5:0] lane1 = 6'h0, lane2 = 6'h0, lane3 = 6'h0, lane4 = 6'h0, lane5 = 6'h0;
   reg [82:0] ready_q = 83'h0, summed_q = 83'h0;
-  wire n2, n11, n1, n3, n4, n8, n6, n7, n5, n10, n9, first, make, takes_last;
+  wire n1, n11, n2, n3, n4, n8, n6, n7, n5, n10, n9, first, make, takes_last;
   assign reached = passed + {ready_q[82] & passed != 2'h3};
   assign awake = n1 | n2 | n3;
   assign first = full | !made;
   assign make = ~full | take;
-  assign n1 = make & runs | stored != before_2;
-  assign n2 = n8 | known & n11 | takes_last | moves;
+  assign n1 = n8 | known & n11 | takes_last | moves;
+  assign n2 = make & runs | stored != before_2;
   assign n3 = |settling;
   assign n4 = ~takes_last;
   assign n5 = make & valid[1];
@@ -884,12 +874,12 @@ module \neuflow_convolver_tile.convolver.array.coordinates  (
       {ready_q[82:80], ready_q[47:0]} <= {summed_q[82:80], summed_q[47:0]};
       {summed_q[82:80], summed_q[47:0]} <= {!column_next, row_next < form[47:32], column_next <
         form[31:16], row_next, y_next, x_next};
-      lane0_column <= (first | ready_q[82]) ? 3'h0 : lane0_column + 1'h1;
       lane0_row <= (first) ? 3'h0 : lane0_row + ready_q[82];
+      lane0_column <= (first | ready_q[82]) ? 3'h0 : lane0_column + 1'h1;
     end
   end
   always @(posedge coordinates_gated_clk) begin
-    if (n1 | coordinates_gated_rst | n2) begin
+    if (coordinates_gated_rst | n1 | n2) begin
       settling <= 4'h9;
     end else begin
       if (n3) settling <= settling - 1'h1;
@@ -980,17 +970,17 @@ endmodule
 
 module \neuflow_convolver_tile.convolver.config_conv_array  (
   input wire [7:0] columns,
-  input wire bus__valid,
-  input wire [48:0] bus__payload,
-  input wire config_conv_array_gated_clk,
+  input wire config_gated_clk,
   output wire bus__ready,
   output wire awake,
+  input wire bus__valid,
+  input wire [48:0] bus__payload,
   input wire o__ready,
   output reg full = 1'h0,
   output reg [511:0] words = 512'h0,
   output reg [511:0] held = 512'h0,
   output reg o__valid = 1'h0,
-  input wire config_conv_array_gated_rst
+  input wire config_gated_rst
 );
   reg came = 1'h0, last = 1'h0, match = 1'h0;
   reg [31:0] word = 32'h0;
@@ -1001,8 +991,8 @@ module \neuflow_convolver_tile.convolver.config_conv_array  (
   assign n1 = mine & full;
   assign n2 = mine & ~full;
   assign mine = came & match;
-  always @(posedge config_conv_array_gated_clk) begin
-    if (config_conv_array_gated_rst) begin
+  always @(posedge config_gated_clk) begin
+    if (config_gated_rst) begin
       o__valid <= 1'h0; came <= 1'h0; full <= 1'h0;
     end else begin
       if (move | o__ready) o__valid <= move;
@@ -1010,7 +1000,7 @@ module \neuflow_convolver_tile.convolver.config_conv_array  (
       full <= n2 ? last : full & ~move;
     end
   end
-  always @(posedge config_conv_array_gated_clk) begin
+  always @(posedge config_gated_clk) begin
     if (move) held <= words;
     if (n2) words <= {word, words[511:32]};
     if (!(n1)) begin
@@ -1023,15 +1013,15 @@ endmodule
 
 module \neuflow_convolver_tile.convolver.config_conv_drain  (
   input wire [7:0] columns,
-  input wire bus__valid,
-  input wire [48:0] bus__payload,
   input wire o__ready,
-  input wire config_conv_drain_gated_clk,
+  input wire config_gated_clk,
   output wire bus__ready,
   output wire awake,
+  input wire bus__valid,
+  input wire [48:0] bus__payload,
   output reg [141:0] held = 142'h0,
   output reg o__valid = 1'h0,
-  input wire config_conv_drain_gated_rst
+  input wire config_gated_rst
 );
   reg came = 1'h0, full = 1'h0, last = 1'h0, match = 1'h0;
   reg [159:0] words = 160'h0;
@@ -1043,8 +1033,8 @@ module \neuflow_convolver_tile.convolver.config_conv_drain  (
   assign n1 = mine & full;
   assign n2 = mine & ~full;
   assign mine = came & match;
-  always @(posedge config_conv_drain_gated_clk) begin
-    if (config_conv_drain_gated_rst) begin
+  always @(posedge config_gated_clk) begin
+    if (config_gated_rst) begin
       o__valid <= 1'h0; came <= 1'h0; full <= 1'h0;
     end else begin
       if (move | o__ready) o__valid <= move;
@@ -1052,7 +1042,7 @@ module \neuflow_convolver_tile.convolver.config_conv_drain  (
       full <= n2 ? last : full & ~move;
     end
   end
-  always @(posedge config_conv_drain_gated_clk) begin
+  always @(posedge config_gated_clk) begin
     if (move) held <= words[141:0];
     if (n2) words <= {word, words[159:32]};
     if (!(n1)) begin
@@ -1065,15 +1055,15 @@ endmodule
 
 module \neuflow_convolver_tile.convolver.config_conv_rows  (
   input wire [7:0] columns,
-  input wire bus__valid,
-  input wire [48:0] bus__payload,
-  input wire config_conv_rows_gated_clk,
+  input wire config_gated_clk,
   output wire bus__ready,
   output wire awake,
+  input wire bus__valid,
+  input wire [48:0] bus__payload,
   input wire o__ready,
   output reg [219:0] held = 220'h0,
   output reg o__valid = 1'h0,
-  input wire config_conv_rows_gated_rst
+  input wire config_gated_rst
 );
   reg came = 1'h0, full = 1'h0, last = 1'h0, match = 1'h0;
   reg [223:0] words = 224'h0;
@@ -1085,8 +1075,8 @@ module \neuflow_convolver_tile.convolver.config_conv_rows  (
   assign n1 = mine & full;
   assign n2 = mine & ~full;
   assign mine = came & match;
-  always @(posedge config_conv_rows_gated_clk) begin
-    if (config_conv_rows_gated_rst) begin
+  always @(posedge config_gated_clk) begin
+    if (config_gated_rst) begin
       o__valid <= 1'h0; came <= 1'h0; full <= 1'h0;
     end else begin
       if (move | o__ready) o__valid <= move;
@@ -1094,7 +1084,7 @@ module \neuflow_convolver_tile.convolver.config_conv_rows  (
       full <= n2 ? last : full & ~move;
     end
   end
-  always @(posedge config_conv_rows_gated_clk) begin
+  always @(posedge config_gated_clk) begin
     if (move) held <= words[219:0];
     if (n2) words <= {word, words[223:32]};
     if (!(n1)) begin
@@ -1107,15 +1097,15 @@ endmodule
 
 module \neuflow_convolver_tile.convolver.config_conv_weights  (
   input wire [7:0] columns,
-  input wire bus__valid,
-  input wire [48:0] bus__payload,
   input wire o__ready,
-  input wire config_conv_weights_gated_clk,
+  input wire config_gated_clk,
   output wire bus__ready,
   output wire awake,
+  input wire bus__valid,
+  input wire [48:0] bus__payload,
   output reg [14:0] held = 15'h0,
   output reg o__valid = 1'h0,
-  input wire config_conv_weights_gated_rst
+  input wire config_gated_rst
 );
   reg came = 1'h0, full = 1'h0, last = 1'h0, match = 1'h0;
   reg [14:0] word = 15'h0, words = 15'h0;
@@ -1126,8 +1116,8 @@ module \neuflow_convolver_tile.convolver.config_conv_weights  (
   assign n1 = mine & full;
   assign n2 = mine & ~full;
   assign mine = came & match;
-  always @(posedge config_conv_weights_gated_clk) begin
-    if (config_conv_weights_gated_rst) begin
+  always @(posedge config_gated_clk) begin
+    if (config_gated_rst) begin
       o__valid <= 1'h0; came <= 1'h0; full <= 1'h0;
     end else begin
       if (move | o__ready) o__valid <= move;
@@ -1135,7 +1125,7 @@ module \neuflow_convolver_tile.convolver.config_conv_weights  (
       full <= n2 ? last : full & ~move;
     end
   end
-  always @(posedge config_conv_weights_gated_clk) begin
+  always @(posedge config_gated_clk) begin
     if (move) held <= words;
     if (n2) words <= word;
     if (!(n1)) begin
@@ -1160,9 +1150,9 @@ module \neuflow_convolver_tile.convolver.drain  (
   output wire [34:0] o__payload,
   output wire o__valid,
   input wire o__ready,
+  input wire [95:0] pixel,
   input wire parameters_valid,
   input wire [191:0] parameters,
-  input wire [95:0] pixel,
   input wire hand_over,
   input wire [17:0] block,
   output reg ready = 1'h1,
@@ -1210,7 +1200,7 @@ module \neuflow_convolver_tile.convolver.drain  (
   assign step = have & (n31 | i__ready & last_word);
   assign config__ready = sums_end | n11;
   assign held = o__valid & ~o__ready;
-  assign awake_142 = |{reads, running, waiting, clear, n3, n4, n5, n6, hand_over, awake} | n7;
+  assign awake_142 = |{reads, running, waiting, clear, n3, n4, n5, n6, awake, hand_over} | n7;
   assign o__ready_134 = n1 ? 1'h0 : i__ready;
   assign move = ~r3_beat[0] | i__ready_115;
   assign issue = move & known[2] & available;
@@ -1240,14 +1230,14 @@ module \neuflow_convolver_tile.convolver.drain  (
   assign n10 = n29 ? {known[1:0], 1'h1} : 3'h0;
   assign n11 = issue & all_ends;
   assign n12 = n32 | n23;
-  assign n13 = issue | n12;
+  assign n13 = n12 | issue;
   assign all_ends = map_ends & row_ends_101;
   assign n14 = n32 | n8 & slot_ends;
   assign n15 = n8 | n14;
   assign n16 = n32 | n8 & row_ends_101;
   assign n17 = n16 | n8;
   assign n18 = n32 | n23 & map_ends_99;
-  assign n19 = n23 | n18;
+  assign n19 = n18 | n23;
   assign out__valid = have & config__payload[95];
   assign n21 = left - 1'h1;
   assign n22 = n32 | drain_gated_rst;
@@ -1255,10 +1245,10 @@ module \neuflow_convolver_tile.convolver.drain  (
   assign n23 = issue & row_ends;
   assign next_map = map_base + config__payload[133:114];
   assign n24 = clear | drain_gated_rst;
-  assign n25 = step | drain_gated_rst;
+  assign n25 = drain_gated_rst | step;
   assign n26 = words == 2'h3;
   assign n27 = take | n26;
-  assign n28 = start | drain_gated_rst;
+  assign n28 = drain_gated_rst | start;
   assign n29 = config__valid & ~clear;
   assign sign0 = two ? parameters[92] : parameters[28];
   assign sign1 = two ? parameters[124] : parameters[60];
@@ -1297,7 +1287,7 @@ module \neuflow_convolver_tile.convolver.drain  (
   \neuflow_convolver_tile.convolver.drain.walk  walk (
     .clear(clear), .complete(complete_161), .config_2(config__payload),
       .drain_gated_clk(drain_gated_clk), .drain_gated_rst(drain_gated_rst), .inside_2(inside_2),
-      .mark(s5[1] & s5[2]), .offset(offset), .port_2805_0(s5[1:0]));
+      .mark(s5[1] & s5[2]), .offset(offset), .port_2811_0(s5[1:0]));
   always @(posedge drain_gated_clk) begin
     summed0 <= pixel[47:0] + partial0;
     summed1 <= pixel[95:48] + partial1;
@@ -1319,7 +1309,7 @@ module \neuflow_convolver_tile.convolver.drain  (
     end
   end
   always @(posedge drain_gated_clk) begin
-    if (|{reads, running, waiting, clear, n3, n4, n5, n6, hand_over, drain_gated_rst, awake}) begin
+    if (|{reads, running, waiting, clear, n3, n4, drain_gated_rst, n5, n6, awake, hand_over}) begin
       settling <= 5'h13;
     end else begin
       if (n7) settling <= settling - 1'h1;
@@ -1383,7 +1373,7 @@ module \neuflow_convolver_tile.convolver.drain  (
       end
       if (out__valid & i__ready) sent <= last_word ? 2'h0 : sent + 1'h1;
       if (ends | start) running <= start;
-      if (step | start) begin
+      if (start | step) begin
         n20 = start ? 3'h5 : step ? n21 : {1'h0, left[1], 1'h0};
         {left[2], left[0]} <= {n20[2], n20[0]};
       end
@@ -1397,8 +1387,8 @@ module \neuflow_convolver_tile.convolver.drain  (
         rows_sent <= all_ends ? 16'h0 : n9[15:0];
         slot_base <= next_slot;
       end
-      if (n23 | n8 | issue) read_address <= n8 ? next_slot : n23 ? next_map : read_address + 2'h2;
-      if (n23 | n8) map_base <= n8 ? next_slot : next_map;
+      if (n8 | n23 | issue) read_address <= n8 ? next_slot : n23 ? next_map : read_address + 2'h2;
+      if (n8 | n23) map_base <= n8 ? next_slot : next_map;
     end
   end
   always @(posedge drain_gated_clk) begin
@@ -1510,8 +1500,8 @@ module \neuflow_convolver_tile.convolver.drain.packer.merger  (
       placed_count <= (full) ? 2'h2 : total;
       placed_last <= n3;
     end
-    if ((fresh[0] | fills) & n1) rest_0 <= turned[15:0];
     if ((fresh[1] | fills) & n1) rest_1 <= turned[31:16];
+    if ((fresh[0] | fills) & n1) rest_0 <= turned[15:0];
   end
 endmodule
 
@@ -1585,7 +1575,7 @@ module \neuflow_convolver_tile.convolver.drain.walk  (
   input wire clear,
   input wire mark,
   output wire [15:0] complete,
-  input wire [1:0] port_2805_0,
+  input wire [1:0] port_2811_0,
   output reg inside_2 = 1'h0,
   output reg [19:0] offset = 20'h0,
   input wire [141:0] config_2,
@@ -1600,15 +1590,15 @@ module \neuflow_convolver_tile.convolver.drain.walk  (
   wire [69:0] n5;
   assign complete = marked[31:16] >= config_2[93:78] ? config_2[93:78] : marked[31:16] +
     (marked[15:0] >= config_2[77:62]);
-  assign n2 = fresh & ~port_2805_0[0];
-  assign n3 = port_2805_0[0] | clear | n2;
+  assign n2 = fresh & ~port_2811_0[0];
+  assign n3 = port_2811_0[0] | clear | n2;
   assign after_slot_ends = now[68] ? (now[69] ? one_slot : now[47:32] == slots_less) : now[69];
   assign after_row_ends = now[68] ? one_column : now[15:0] == pitch_less;
   assign after_base = now[68] ? (now[69] ? 20'h0 : now[67:48] + config_2[77:62]) : now[67:48];
   assign after_slot = now[68] ? (now[69] ? 16'h0 : now[47:32] + 1'h1) : now[47:32];
   assign after_row = now[68] ? now[31:16] + 1'h1 : now[31:16];
   assign after_column = now[68] ? 16'h0 : now[15:0] + 1'h1;
-  assign n5 = port_2805_0[1] & ~mark ? marked : {after_slot_ends, after_row_ends, after_base,
+  assign n5 = port_2811_0[1] & ~mark ? marked : {after_slot_ends, after_row_ends, after_base,
     after_slot, after_row, after_column};
   assign n6 = clear | drain_gated_rst | n2;
   always @(posedge drain_gated_clk) begin
@@ -1616,15 +1606,15 @@ module \neuflow_convolver_tile.convolver.drain.walk  (
       marked[69:68] <= 2'h0; now[69:68] <= 2'h0; offset <= 20'h0; inside_2 <= 1'h0; one_slot <=
         1'h0; one_column <= 1'h0; slots_less <= 17'h0; pitch_less <= 17'h0;
     end else begin
-      if ({port_2805_0[0], mark, clear, n2} != 4'h8 & n3) begin
+      if ({port_2811_0[0], mark, clear, n2} != 4'h8 & n3) begin
         n1 = clear ? {one_slot, one_column, 68'h0} : n2 ? {one_slot, one_column, 68'h0} :
-          port_2805_0[0] ? (mark ? {after_slot_ends, after_row_ends, after_base, after_slot,
+          port_2811_0[0] ? (mark ? {after_slot_ends, after_row_ends, after_base, after_slot,
           after_row, after_column} : {2'h0, marked[67:0]}) : {2'h0, marked[67:0]};
         marked[69:68] <= n1[69:68];
       end
       if (n3) begin
         n4 = clear ? {one_slot, one_column, 68'h0} : n2 ? {one_slot, one_column, 68'h0} :
-          port_2805_0[0] ? n5 : {2'h0, now[67:0]};
+          port_2811_0[0] ? n5 : {2'h0, now[67:0]};
         now[69:68] <= n4[69:68];
       end
       offset <= now[67:48] + now[15:0];
@@ -1639,15 +1629,15 @@ module \neuflow_convolver_tile.convolver.drain.walk  (
     if (n6) begin
       marked[67:0] <= 68'h0; now[67:0] <= 68'h0;
     end else begin
-      if (port_2805_0[0] & mark) marked[67:0] <= {after_base, after_slot, after_row, after_column};
-      if (port_2805_0[0]) now[67:0] <= n5[67:0];
+      if (port_2811_0[0] & mark) marked[67:0] <= {after_base, after_slot, after_row, after_column};
+      if (port_2811_0[0]) now[67:0] <= n5[67:0];
     end
   end
   always @(posedge drain_gated_clk) begin
     if (clear | drain_gated_rst) begin
       fresh <= 1'h1;
     end else begin
-      if (port_2805_0[0]) fresh <= 1'h0;
+      if (port_2811_0[0]) fresh <= 1'h0;
     end
   end
 endmodule
@@ -1770,10 +1760,11 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
   reg [19:0] channels_step = 20'h0, linear = 20'h0, linear_row = 20'h0, position = 20'h0,
     position_100 = 20'h0, row_position = 20'h0, step = 20'h0;
   reg [1:0] begun = 2'h0, lane0 = 2'h0, lane1 = 2'h0, lane2 = 2'h0, lane3 = 2'h0, lap = 2'h0, lead =
-    2'h0, left = 2'h0, low = 2'h0, on, origin = 2'h0, start = 2'h0, stride = 2'h0, taken = 2'h0;
+    2'h0, left = 2'h0, low = 2'h0, number, on, origin = 2'h0, start = 2'h0, stride = 2'h0, taken =
+    2'h0;
   reg [20:0] pitch_less = 21'h0, step_less = 21'h0, x_step_less = 21'h0;
   reg [21:0] after_beyond;
-  reg [2:0] n6, first_bank = 3'h0, number;
+  reg [2:0] n6, first_bank = 3'h0;
   reg [3:0] banks_used = 4'h0, begins = 4'h0, first = 4'h0, first_141, flushing = 4'h0, last_phase =
     4'h0, of_first = 4'h0, phase_y = 4'h0, s1_piece_first = 4'h0, s1_piece_phase = 4'h0, settling =
     4'hb, used = 4'h0;
@@ -1784,8 +1775,8 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
   reg [84:0] s2_piece = 85'h0, s3_piece = 85'h0, s4_piece = 85'h0, s5_piece = 85'h0, s6_piece =
     85'h0, s1_piece_q = 85'h0;
   reg [8:0] n10, linear_99 = 9'h0, offset = 9'h0;
-  wire n18, n47, n24, n25, n45, n22, n15, n49, n51, n52, n53, n54, n34, n48, n7, n8, n55, n23, n13,
-    n12, n14, n33, n29, n30, n27, n19, n21, n26, n28, n32, n37, n11, n38, n44, n36, n42, both_end,
+  wire n18, n47, n24, n25, n45, n22, n15, n49, n51, n52, n53, n54, n34, n48, n7, n8, n55, n23, n12,
+    n14, n13, n33, n29, n30, n27, n19, n21, n26, n28, n32, n37, n11, n38, n44, n36, n42, both_end,
     extends_2, finished, fits, i__ready_132, i__valid_133, joins, last_lap, last_phase_y, o__ready,
     o__valid, record_ends, row_ends, starts, store, with_next;
   wire [14:0] where;
@@ -1794,8 +1785,8 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
   wire [19:0] next_linear_row, next_row, width;
   wire [1:0] n50, n9, ahead, count;
   wire [21:0] after_row_beyond;
-  wire [2:0] n41, n57, both, rest, turn, unused;
-  wire [3:0] n40, n39, n56, n58, left_52, of_phase_1;
+  wire [2:0] n40, n57, both, rest, turn, unused;
+  wire [3:0] n41, n39, n56, n58, left_52, of_phase_1;
   wire [4:0] n43, n59, n46;
   wire [5:0] n3, end_2;
   wire [67:0] o__payload;
@@ -1808,7 +1799,7 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
   assign s0_piece[36:21] = joins & taken > 1'h1 ? o__payload[31:16] : words[31:16];
   assign s0_piece[52:37] = joins & taken > 2'h2 ? o__payload[47:32] : words[47:32];
   assign s0_piece[68:53] = joins & taken > 2'h3 ? o__payload[63:48] : words[63:48];
-  assign awake = |{finished, starts, store, n12, pass_done, n13, n14} | n15;
+  assign awake = |{pass_done, n12, n13, store, starts, finished, n14} | n15;
   assign i__valid_133 = opened & i__valid;
   assign o__ready = ~valid | store & (last_lap & (by_word_83 ? !left : n49 | left <= n50));
   assign of_phase_1 = ~n2[7:4] & {4{pairs}};
@@ -1826,12 +1817,12 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
   assign count = by_word_83 ? 2'h0 : fits ? n50 : joins ? (n49 ? 2'h3 : n50) : left;
   assign ahead = joins ? count - left : 2'h0;
   assign unused = (o__payload[66:64] - 1'h1) - {1'h0, ahead};
-  assign n11 = n48 | o__ready;
-  assign finished = n55 | active & resident & allowed;
+  assign n11 = o__ready | n48;
+  assign n12 = i__valid_133 & i__ready_132;
+  assign n13 = released != freed;
   assign starts = n47 & config__valid & ~(|flushing);
-  assign n12 = o__valid & o__ready;
-  assign n13 = i__valid_133 & i__ready_132;
-  assign n14 = released != freed;
+  assign finished = n55 | active & resident & allowed;
+  assign n14 = o__valid & o__ready;
   assign n15 = |settling;
   assign n16 = 12'hf0f << first_bank;
   assign n17 = {2{used}} << where[1:0];
@@ -1845,23 +1836,23 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
   assign n25 = s2_valid & s2_piece[82] & ~s2_piece[84];
   assign next_linear_row = last_phase_y ? config__payload[79:60] : linear_row +
     config__payload[219:200];
-  assign n26 = n45 | n24 | n25;
+  assign n26 = n45 | n25 | n24;
   assign n27 = n47 | n55;
-  assign n28 = n27 | record_ends;
+  assign n28 = record_ends | n27;
   assign n29 = n47 | record_ends;
   assign n30 = n34 & both_end;
-  assign n32 = n34 | n30 | n29;
+  assign n32 = n30 | n29 | n34;
   assign n33 = n47 | n34 & (~with_next | both_end);
   assign width = config__payload[27:8] - 1'h1;
   assign n34 = store & row_ends;
-  assign n36 = {n48, n34, $signed(rest) < $signed(1'h0), n33} != 4'h8 & n37;
+  assign n36 = n37 & {n33, $signed(rest) < $signed(1'h0), n34, n48} != 1'h1;
   assign left_52 = $signed(n56) - $signed(2'h1);
   assign rest = $signed(n57) - $signed(2'h1);
-  assign n37 = n48 | n34 | n33;
+  assign n37 = n33 | n34 | n48;
   assign n38 = starts | i__valid & i__ready & i__payload[67];
   assign n39 = ~(4'hf << s4_piece[2:0]);
-  assign n40 = s4_piece[82] ? {n41, 1'h1} : 4'hf;
-  assign n41 = ~(3'h7 << s4_piece[81:80]);
+  assign n40 = ~(3'h7 << s4_piece[81:80]);
+  assign n41 = s4_piece[82] ? {n40, 1'h1} : 4'hf;
   assign n42 = n24 | writer_gated_rst;
   assign last_phase_y = n22 | n43 == config__payload[159:156];
   assign n43 = phase_y + 1'h1;
@@ -1926,21 +1917,21 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
     if (s2_valid) s3_piece <= s2_piece;
     if (s1_valid) s2_piece <= {s1_piece_q[84:77], s1_piece_phase, s1_piece_first, s1_piece_q[68:0]};
     if (store) begin
-      first_141 = phases ? {2'h0, lap} : !begins ? 4'h0 : config__payload[159:156] - begins;
-      n4 = phases | alone;
       at_142 = begins + lap;
       wrapped = at_142 >= config__payload[159:156];
+      first_141 = phases ? {2'h0, lap} : !begins ? 4'h0 : config__payload[159:156] - begins;
+      n4 = phases | alone;
       on = n7 + n8;
       n5 = at_142 + 1'h1;
       n10 = first_141 + {strides1_q[7:5], 1'h0, strides1_q[3:0]};
-      number = {1'h0, {5'h0, first_141} <= n9} + (n10 <= n9);
+      number = ({5'h0, first_141} <= n9) + (n10 <= n9);
       n6 = count + 1'h1;
-      s1_piece_first <= (!(n4)) ? 4'h0 : first_141;
       s1_piece_phase <= (!(phases)) ? 4'h0 : wrapped ? at_142[3:0] - config__payload[159:156] :
         at_142[3:0];
+      s1_piece_first <= (!(n4)) ? 4'h0 : first_141;
       {s1_piece_q[84:77], s1_piece_q[68:0]} <= {record_ends, both_end, row_ends, low, phases ?
         (last_lap ? on - wrapped : {2'h0, n5 == config__payload[159:156]}) : pairs ? 3'h2 : alone ?
-        number : n6, s0_piece, taken, n4 ? number : n6};
+        {1'h0, number} : n6, s0_piece, taken, n4 ? {1'h0, number} : n6};
     end
     if (n11) begin
       taken <= o__ready ? ahead : (taken + count) + 1'h1;
@@ -1949,7 +1940,7 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
     if (o__ready) words <= o__payload[63:0];
   end
   always @(posedge writer_gated_clk) begin
-    if (|{finished, starts, store, n12, pass_done, n13, n14, writer_gated_rst}) begin
+    if (|{pass_done, n12, n13, store, starts, writer_gated_rst, finished, n14}) begin
       settling <= 4'hb;
     end else begin
       if (n15) settling <= settling - 1'h1;
@@ -2011,7 +2002,7 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
       lead <= (lead + finished) - pass_done;
       if (n26) linear <= n24 ? config__payload[79:60] : n25 ? linear + channels_step :
         next_linear_row;
-      if (n26 & {n24, n25} != 1'h1) linear_row <= n24 ? config__payload[79:60] : next_linear_row;
+      if (n26 & {n25, n24} != 2'h2) linear_row <= n24 ? config__payload[79:60] : next_linear_row;
       if (n28) begin
         record_ends_58 <= n27 ? config__payload[59:44] == 1'h1 : record_left == 2'h2;
         record_left <= n27 ? config__payload[59:44] : record_left - 1'h1;
@@ -2034,7 +2025,7 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
         follows <= starts ? config__payload[4] : 1'h0;
         opened <= starts ? |config__payload[59:44] : follows;
       end
-      if (finished | starts) active <= starts;
+      if (starts | finished) active <= starts;
     end
   end
   always @(posedge writer_gated_clk) begin
@@ -2045,17 +2036,17 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
     end
   end
   always @(posedge writer_gated_clk) begin
-    if (pairs) begin
-      {first[3:2], first[0]} <= 3'h1;
-    end else begin
-      {first[3:2], first[0]} <= {n40[3:2], n40[0]};
-    end
-  end
-  always @(posedge writer_gated_clk) begin
     if (~s4_piece[82] | pairs) begin
       first[1] <= 1'h1;
     end else begin
-      first[1] <= n41[0];
+      first[1] <= n40[0];
+    end
+  end
+  always @(posedge writer_gated_clk) begin
+    if (pairs) begin
+      {first[3:2], first[0]} <= 3'h1;
+    end else begin
+      {first[3:2], first[0]} <= {n41[3:2], n41[0]};
     end
   end
   always @(posedge writer_gated_clk) begin
@@ -2095,10 +2086,10 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
     end
   end
   always @(posedge writer_gated_clk) begin
-    if ((n47 | n34) | writer_gated_rst) begin
+    if (writer_gated_rst | (n47 | n34)) begin
       begins <= 4'h0;
     end else begin
-      if ((n8 | n7 | $signed({3'h0, end_2}) >= $signed(1'h0)) & n48) begins <= n8 ? beyond2[3:0] :
+      if ((n7 | n8 | $signed({3'h0, end_2}) >= $signed(1'h0)) & n48) begins <= n8 ? beyond2[3:0] :
         n7 ? beyond1[3:0] : end_2[3:0];
     end
   end
@@ -2120,7 +2111,7 @@ module \neuflow_convolver_tile.convolver.weight_store  (
   output reg parameters_valid = 1'h0,
   output wire [191:0] parameters,
   output wire ready,
-  input wire [1:0] port_2434_16,
+  input wire [1:0] port_2440_16,
   input wire [14:0] config__payload,
   input wire config__valid,
   input wire [1:0] parameters_beats,
@@ -2146,8 +2137,8 @@ module \neuflow_convolver_tile.convolver.weight_store  (
   assign n3 = {take, listening} != 1'h1;
   \neuflow_convolver_tile.convolver.weight_store.blocks  blocks (
     .awake(awake_59), .blocks_gated_clk(blocks_clk), .blocks_gated_rst(weights_gated_rst),
-      .comes(comes), .free(parameters_take & port_2434_16[1]), .push(push), .read_enable(read_35),
-      .ready(ready_38), .rewind(parameters_take & port_2434_16[0]), .room(room_14),
+      .comes(comes), .free(parameters_take & port_2440_16[1]), .push(push), .read_enable(read_35),
+      .ready(ready_38), .rewind(parameters_take & port_2440_16[0]), .room(room_14),
       .value(value_57), .write_data(data));
   neuflow_clock_gate blocks_gate (
     .awake(awake_59), .clk(clk), .gated(blocks_clk), .rst(weights_gated_rst));
@@ -2217,7 +2208,7 @@ module \neuflow_convolver_tile.convolver.weight_store.blocks  (
     write_address = 6'h0;
   wire n4, n3, n1;
   wire [5:0] n2, left;
-  assign awake = |{push, comes, read_enable, rewind, free} | n1;
+  assign awake = |{push, comes, free, rewind, read_enable} | n1;
   assign n1 = |settling;
   assign n2 = read_enable ? (tail == 6'h2f ? 6'h0 : tail + 1'h1) : tail;
   assign n3 = rewind & n4;
@@ -2227,14 +2218,14 @@ module \neuflow_convolver_tile.convolver.weight_store.blocks  (
     .clk(blocks_gated_clk), .read_address(tail), .read_data(value), .read_enable(read_enable),
       .write_address(write_address), .write_data(write_data), .write_enable(push));
   always @(posedge blocks_gated_clk) begin
-    if (|{push, comes, blocks_gated_rst, read_enable, rewind, free}) begin
+    if (|{push, comes, blocks_gated_rst, free, rewind, read_enable}) begin
       settling <= 3'h4;
     end else begin
       if (n1) settling <= settling - 1'h1;
     end
   end
   always @(posedge blocks_gated_clk) begin
-    if (blocks_gated_rst | rewind | free) begin
+    if (blocks_gated_rst | free | rewind) begin
       passed <= 6'h0;
     end else begin
       if (read_enable) passed <= passed + 1'h1;
@@ -2283,7 +2274,7 @@ module \neuflow_convolver_tile.convolver.weight_store.weights  (
   wire n4, n3, n1;
   wire [5:0] n2;
   wire [6:0] left;
-  assign awake = |{push, comes, read_enable, rewind, free} | n1;
+  assign awake = |{push, comes, free, rewind, read_enable} | n1;
   assign n1 = |settling;
   assign n2 = read_enable ? (tail == 6'h3f ? 6'h0 : tail + 1'h1) : tail;
   assign n3 = rewind & n4;
@@ -2293,14 +2284,14 @@ module \neuflow_convolver_tile.convolver.weight_store.weights  (
     .clk(weights_gated_clk), .read_address(tail), .read_data(value), .read_enable(read_enable),
       .write_address(write_address), .write_data(write_data), .write_enable(push));
   always @(posedge weights_gated_clk) begin
-    if (|{push, comes, read_enable, rewind, free, weights_gated_rst}) begin
+    if (|{push, comes, free, rewind, read_enable, weights_gated_rst}) begin
       settling <= 3'h4;
     end else begin
       if (n1) settling <= settling - 1'h1;
     end
   end
   always @(posedge weights_gated_clk) begin
-    if (rewind | free | weights_gated_rst) begin
+    if (free | rewind | weights_gated_rst) begin
       passed <= 7'h0;
     end else begin
       if (read_enable) passed <= passed + 1'h1;
@@ -2341,11 +2332,11 @@ module \neuflow_convolver_tile.router  (
   input wire o__ready_43,
   input wire o__ready_54,
   input wire o__ready_64,
-  input wire bus__valid,
-  input wire [48:0] bus__payload,
   input wire [34:0] local0_in__payload,
   input wire local0_in__valid,
-  input wire router_gated_clk,
+  input wire links_gated_clk,
+  input wire bus__valid,
+  input wire [48:0] bus__payload,
   output wire [3:0] takes,
   output wire awake,
   output wire bus__ready,
@@ -2355,7 +2346,7 @@ module \neuflow_convolver_tile.router  (
   output wire south_out__valid,
   output wire [34:0] west_out__payload,
   output wire west_out__valid,
-  input wire router_gated_rst
+  input wire links_gated_rst
 );
   reg o__ready = 1'h0;
   reg [2:0] done = 3'h0, east_peers = 3'h7, held = 3'h0, local0_peers = 3'h7, settling = 3'h4,
@@ -2363,7 +2354,7 @@ module \neuflow_convolver_tile.router  (
   reg [3:0] armed = 4'h0, ended = 4'h0;
   reg [5:0] east_current = 6'h0, east_waiting = 6'h0, south_current = 6'h0, south_waiting = 6'h0,
     west_current = 6'h0, west_waiting = 6'h0;
-  wire n4, n3, n2, n1, n6, i__payload_known, i__ready_47, i__ready_58, i__ready_68, i__valid_50,
+  wire n4, n2, n1, n3, n6, i__payload_known, i__ready_47, i__ready_58, i__ready_68, i__valid_50,
     i__valid_60, i__valid_70, o__valid_73;
   wire [1:0] i__payload;
   wire [2:0] n5, n7, direct, queued;
@@ -2375,7 +2366,7 @@ module \neuflow_convolver_tile.router  (
   assign i__payload[1] = 6'h28 >> bus__payload[23:20];
   assign takes = armed & ~{|(local0_peers & n7), |(west_peers & n7), |(south_peers & n7),
     |(east_peers & n7)};
-  assign awake = |{o__valid_73, moves, n1, n2, n3, bus__valid} | n4;
+  assign awake = |{o__valid_73, moves, n1, n2, bus__valid, n3} | n4;
   assign i__payload_51 = east_current[5] ? (east_current[4] ? local0_in__payload : west_in__payload)
     : east_current[4] ? south_in__payload : east_in__payload;
   assign i__valid_50 = |(east_current[3:0] & moves);
@@ -2389,9 +2380,9 @@ module \neuflow_convolver_tile.router  (
   assign target = i__payload_known ? 1'h1 << bus__payload[19:16] : 4'h0;
   assign i__payload_known = 6'h2e >> bus__payload[23:20];
   assign moves = takes & {local0_in__valid, west_in__valid, south_in__valid, east_in__valid};
-  assign n1 = west_out__valid & o__ready_64;
-  assign n2 = south_out__valid & o__ready_54;
-  assign n3 = east_out__valid & o__ready_43;
+  assign n1 = south_out__valid & o__ready_54;
+  assign n2 = east_out__valid & o__ready_43;
+  assign n3 = west_out__valid & o__ready_64;
   assign n4 = |settling;
   assign last = moves & {local0_in__payload[34], west_in__payload[34], south_in__payload[34],
     east_in__payload[34]};
@@ -2402,31 +2393,31 @@ module \neuflow_convolver_tile.router  (
   assign n6 = |o__payload[5:3];
   assign n7 = ~{i__ready_68, i__ready_58, i__ready_47};
   neuflow_slice #(.WIDTH(35)) east_slice (
-    .clk(router_gated_clk), .i__payload(i__payload_51), .i__ready(i__ready_47),
+    .clk(links_gated_clk), .i__payload(i__payload_51), .i__ready(i__ready_47),
       .i__valid(i__valid_50), .o__payload(east_out__payload), .o__ready(o__ready_43),
-      .o__valid(east_out__valid), .rst(router_gated_rst));
+      .o__valid(east_out__valid), .rst(links_gated_rst));
   neuflow_slice #(.WIDTH(35)) south_slice (
-    .clk(router_gated_clk), .i__payload(i__payload_61), .i__ready(i__ready_58),
+    .clk(links_gated_clk), .i__payload(i__payload_61), .i__ready(i__ready_58),
       .i__valid(i__valid_60), .o__payload(south_out__payload), .o__ready(o__ready_54),
-      .o__valid(south_out__valid), .rst(router_gated_rst));
+      .o__valid(south_out__valid), .rst(links_gated_rst));
   neuflow_slice #(.WIDTH(35)) west_slice (
-    .clk(router_gated_clk), .i__payload(i__payload_71), .i__ready(i__ready_68),
+    .clk(links_gated_clk), .i__payload(i__payload_71), .i__ready(i__ready_68),
       .i__valid(i__valid_70), .o__payload(west_out__payload), .o__ready(o__ready_64),
-      .o__valid(west_out__valid), .rst(router_gated_rst));
+      .o__valid(west_out__valid), .rst(links_gated_rst));
   neuflow_slice #(.WIDTH(9)) words (
-    .clk(router_gated_clk), .i__payload({peers[3:1], target[3:1], i__payload_known, i__payload}),
+    .clk(links_gated_clk), .i__payload({peers[3:1], target[3:1], i__payload_known, i__payload}),
       .i__ready(bus__ready), .i__valid(bus__valid & bus__payload[3:0] == 3'h7 & bus__payload[7:4] ==
       sub & |(bus__payload[15:8] & columns)), .o__payload({o__payload, named}), .o__ready(o__ready),
-      .o__valid(o__valid_73), .rst(router_gated_rst));
-  always @(posedge router_gated_clk) begin
-    if (|{o__valid_73, moves, n1, n2, n3, router_gated_rst, bus__valid}) begin
+      .o__valid(o__valid_73), .rst(links_gated_rst));
+  always @(posedge links_gated_clk) begin
+    if (|{o__valid_73, moves, n1, n2, bus__valid, links_gated_rst, n3}) begin
       settling <= 3'h4;
     end else begin
       if (n4) settling <= settling - 1'h1;
     end
   end
-  always @(posedge router_gated_clk) begin
-    if (router_gated_rst) begin
+  always @(posedge links_gated_clk) begin
+    if (links_gated_rst) begin
       done <= 3'h0; armed <= 4'h0; ended <= 4'h0; waits <= 3'h0; held <= 3'h0; o__ready <= 1'h0;
         west_current <= 6'h0; south_current <= 6'h0; east_current <= 6'h0; local0_peers <= 3'h7;
         west_peers <= 3'h7; south_peers <= 3'h7; east_peers <= 3'h7;
@@ -2453,22 +2444,22 @@ module \neuflow_convolver_tile.router  (
       if (o__ready & named_names[0] & n6) east_peers <= o__payload[8:6];
     end
   end
-  always @(posedge router_gated_clk) begin
-    if (done[2] | router_gated_rst) begin
+  always @(posedge links_gated_clk) begin
+    if (done[2] | links_gated_rst) begin
       west_waiting <= 6'h0;
     end else begin
       if (queued[2]) west_waiting <= {named, named_names};
     end
   end
-  always @(posedge router_gated_clk) begin
-    if (done[1] | router_gated_rst) begin
+  always @(posedge links_gated_clk) begin
+    if (done[1] | links_gated_rst) begin
       south_waiting <= 6'h0;
     end else begin
       if (queued[1]) south_waiting <= {named, named_names};
     end
   end
-  always @(posedge router_gated_clk) begin
-    if (done[0] | router_gated_rst) begin
+  always @(posedge links_gated_clk) begin
+    if (done[0] | links_gated_rst) begin
       east_waiting <= 6'h0;
     end else begin
       if (queued[0]) east_waiting <= {named, named_names};
@@ -2476,11 +2467,15 @@ module \neuflow_convolver_tile.router  (
   end
 endmodule
 
-module \neuflow_convolver_tile.tap$150  (
+module \neuflow_convolver_tile.tap$148  (
   input wire [48:0] i__payload,
   input wire i__valid,
   input wire o__ready,
-  input wire tap_gated_clk,
+  input wire local__0__ready,
+  input wire local__1__ready,
+  input wire local__2__ready,
+  input wire local__3__ready,
+  input wire links_gated_clk,
   output wire o__valid,
   output wire local__0__valid,
   output wire local__1__valid,
@@ -2490,24 +2485,20 @@ module \neuflow_convolver_tile.tap$150  (
   output wire awake,
   output wire i__ready,
   output wire [48:0] o__payload,
-  input wire local__0__ready,
-  input wire local__1__ready,
-  input wire local__2__ready,
-  input wire local__3__ready,
   input wire local__4__ready,
-  input wire tap_gated_rst
+  input wire links_gated_rst
 );
   wire all_ready, o__valid_17;
+  assign local__2__valid = local__0__valid;
   assign local__1__valid = local__0__valid;
   assign local__4__valid = local__0__valid;
-  assign local__2__valid = local__0__valid;
   assign local__3__valid = local__0__valid;
   assign o__valid = local__0__valid;
   assign local__0__valid = o__valid_17 & all_ready;
-  assign awake = local__0__valid | i__valid & i__ready;
-  assign all_ready = &{local__1__ready, local__4__ready, local__3__ready, local__2__ready,
-    local__0__ready, o__ready};
+  assign awake = i__valid & i__ready | local__0__valid;
+  assign all_ready = &{local__1__ready, local__4__ready, local__3__ready, o__ready, local__2__ready,
+    local__0__ready};
   neuflow_slice #(.WIDTH(49)) slice (
-    .clk(tap_gated_clk), .i__payload(i__payload), .i__ready(i__ready), .i__valid(i__valid),
-      .o__payload(o__payload), .o__ready(all_ready), .o__valid(o__valid_17), .rst(tap_gated_rst));
+    .clk(links_gated_clk), .i__payload(i__payload), .i__ready(i__ready), .i__valid(i__valid),
+      .o__payload(o__payload), .o__ready(all_ready), .o__valid(o__valid_17), .rst(links_gated_rst));
 endmodule

@@ -37,7 +37,7 @@ module neuflow_fifo (
       end
       if (push) write_address <= write_address == 4'hf ? 4'h0 : write_address + 1'h1;
       if (pop) read_address <= read_address == 4'hf ? 4'h0 : read_address + 1'h1;
-      if (move | pop) fetched <= pop;
+      if (pop | move) fetched <= pop;
       if (move) o__valid <= fetched;
     end
   end

@@ -39,47 +39,47 @@ module neuflow_fifo_tile (
   output wire global_out__valid,
   input wire clk
 );
-  wire awake, awake_109, awake_111, awake_113, bus__ready, bus__valid, fifo0_clk, fifo1_clk,
-    i__ready_87, i__ready_99, i__valid_100, i__valid_88, local0_in__ready, local0_in__valid,
-    local1_in__ready, local1_in__valid, router_clk, tap_clk;
-  wire [34:0] i__payload_84, i__payload_96, local0_in__payload, local1_in__payload;
+  wire awake, awake_106, awake_108, awake_110, bus__ready, bus__valid, fifo0_clk, fifo1_clk,
+    i__ready_84, i__ready_96, i__valid_85, i__valid_97, links_clk, local0_in__ready,
+    local0_in__valid, local1_in__ready, local1_in__valid;
+  wire [34:0] i__payload_81, i__payload_93, local0_in__payload, local1_in__payload;
   neuflow_fifo fifo0 (
-    .awake(awake_111), .clk(fifo0_clk), .i__payload(i__payload_84), .i__ready(i__ready_87),
-      .i__valid(i__valid_88), .o__payload(local0_in__payload), .o__ready(local0_in__ready),
+    .awake(awake_108), .clk(fifo0_clk), .i__payload(i__payload_81), .i__ready(i__ready_84),
+      .i__valid(i__valid_85), .o__payload(local0_in__payload), .o__ready(local0_in__ready),
       .o__valid(local0_in__valid), .rst(rst));
-  neuflow_clock_gate fifo0_gate (.awake(awake_111), .clk(clk), .gated(fifo0_clk), .rst(rst));
+  neuflow_clock_gate fifo0_gate (.awake(awake_108), .clk(clk), .gated(fifo0_clk), .rst(rst));
   neuflow_fifo fifo1 (
-    .awake(awake_113), .clk(fifo1_clk), .i__payload(i__payload_96), .i__ready(i__ready_99),
-      .i__valid(i__valid_100), .o__payload(local1_in__payload), .o__ready(local1_in__ready),
+    .awake(awake_110), .clk(fifo1_clk), .i__payload(i__payload_93), .i__ready(i__ready_96),
+      .i__valid(i__valid_97), .o__payload(local1_in__payload), .o__ready(local1_in__ready),
       .o__valid(local1_in__valid), .rst(rst));
-  neuflow_clock_gate fifo1_gate (.awake(awake_113), .clk(clk), .gated(fifo1_clk), .rst(rst));
+  neuflow_clock_gate fifo1_gate (.awake(awake_110), .clk(clk), .gated(fifo1_clk), .rst(rst));
+  neuflow_clock_gate links_gate (
+    .awake(awake_106 | awake), .clk(clk), .gated(links_clk), .rst(rst));
   \neuflow_fifo_tile.router  router (
-    .awake(awake_109), .bus__payload(config_out__payload), .bus__ready(bus__ready),
+    .awake(awake_106), .bus__payload(config_out__payload), .bus__ready(bus__ready),
       .bus__valid(bus__valid), .columns(columns), .east_in__payload(east_in__payload),
       .east_in__valid(east_in__valid), .east_out__payload(east_out__payload),
       .east_out__valid(east_out__valid), .global_out__payload(global_out__payload),
-      .global_out__valid(global_out__valid), .local0_in__payload(local0_in__payload),
-      .local0_in__valid(local0_in__valid), .local0_out__payload(i__payload_84),
-      .local0_out__valid(i__valid_88), .local1_in__payload(local1_in__payload),
-      .local1_in__valid(local1_in__valid), .local1_out__payload(i__payload_96),
-      .local1_out__valid(i__valid_100), .north_in__payload(north_in__payload),
-      .north_in__valid(north_in__valid), .north_out__payload(north_out__payload),
-      .north_out__valid(north_out__valid), .o__ready_102(i__ready_87), .o__ready_112(i__ready_99),
-      .o__ready_51(north_out__ready), .o__ready_62(east_out__ready), .o__ready_72(south_out__ready),
-      .o__ready_82(west_out__ready), .o__ready_92(global_out__ready), .router_gated_clk(router_clk),
-      .router_gated_rst(rst), .south_in__payload(south_in__payload),
+      .global_out__valid(global_out__valid), .links_gated_clk(links_clk), .links_gated_rst(rst),
+      .local0_in__payload(local0_in__payload), .local0_in__valid(local0_in__valid),
+      .local0_out__payload(i__payload_81), .local0_out__valid(i__valid_85),
+      .local1_in__payload(local1_in__payload), .local1_in__valid(local1_in__valid),
+      .local1_out__payload(i__payload_93), .local1_out__valid(i__valid_97),
+      .north_in__payload(north_in__payload), .north_in__valid(north_in__valid),
+      .north_out__payload(north_out__payload), .north_out__valid(north_out__valid),
+      .o__ready_102(i__ready_84), .o__ready_112(i__ready_96), .o__ready_51(north_out__ready),
+      .o__ready_62(east_out__ready), .o__ready_72(south_out__ready), .o__ready_82(west_out__ready),
+      .o__ready_92(global_out__ready), .south_in__payload(south_in__payload),
       .south_in__valid(south_in__valid), .south_out__payload(south_out__payload),
       .south_out__valid(south_out__valid), .sub(row), .takes({local1_in__ready, local0_in__ready,
       west_in__ready, south_in__ready, east_in__ready, north_in__ready}),
       .west_in__payload(west_in__payload), .west_in__valid(west_in__valid),
       .west_out__payload(west_out__payload), .west_out__valid(west_out__valid));
-  neuflow_clock_gate router_gate (.awake(awake_109), .clk(clk), .gated(router_clk), .rst(rst));
   \neuflow_fifo_tile.tap  tap (
     .awake(awake), .i__payload(config_in__payload), .i__ready(config_in__ready),
-      .i__valid(config_in__valid), .local__0__ready(bus__ready), .local__0__valid(bus__valid),
-      .o__payload(config_out__payload), .o__ready(config_out__ready), .o__valid(config_out__valid),
-      .tap_gated_clk(tap_clk), .tap_gated_rst(rst));
-  neuflow_clock_gate tap_gate (.awake(awake), .clk(clk), .gated(tap_clk), .rst(rst));
+      .i__valid(config_in__valid), .links_gated_clk(links_clk), .links_gated_rst(rst),
+      .local__0__ready(bus__ready), .local__0__valid(bus__valid), .o__payload(config_out__payload),
+      .o__ready(config_out__ready), .o__valid(config_out__valid));
 endmodule
 
 module \neuflow_fifo_tile.router  (
@@ -98,9 +98,9 @@ module \neuflow_fifo_tile.router  (
   input wire o__ready_72,
   input wire o__ready_82,
   input wire o__ready_92,
+  input wire links_gated_clk,
   input wire bus__valid,
   input wire [48:0] bus__payload,
-  input wire router_gated_clk,
   output wire [5:0] takes,
   output wire awake,
   output wire bus__ready,
@@ -124,7 +124,7 @@ module \neuflow_fifo_tile.router  (
   input wire o__ready_112,
   input wire [34:0] local1_in__payload,
   input wire local1_in__valid,
-  input wire router_gated_rst
+  input wire links_gated_rst
 );
   reg o__ready = 1'h0;
   reg [2:0] settling = 3'h4;
@@ -135,7 +135,7 @@ module \neuflow_fifo_tile.router  (
     local0_current = 9'h0, local0_waiting = 9'h0, local1_current = 9'h0, local1_waiting = 9'h0,
     north_current = 9'h0, north_waiting = 9'h0, south_current = 9'h0, south_waiting = 9'h0,
     west_current = 9'h0, west_waiting = 9'h0;
-  wire n10, n8, n1, n4, n5, n6, n2, n7, n3, i__payload_known, i__ready_106, i__ready_116,
+  wire n10, n8, n2, n1, n4, n5, n6, n3, n7, i__payload_known, i__ready_106, i__ready_116,
     i__ready_55, i__ready_66, i__ready_76, i__ready_86, i__ready_96, i__valid_108, i__valid_118,
     i__valid_58, i__valid_68, i__valid_78, i__valid_88, i__valid_98, o__valid_121;
   wire [17:3] o__payload;
@@ -150,7 +150,7 @@ module \neuflow_fifo_tile.router  (
   assign i__payload[2] = 7'h60 >> bus__payload[23:20];
   assign takes = armed & ~{|(local1_peers & n11), |(local0_peers & n11), |(west_peers & n11),
     |(south_peers & n11), |(east_peers & n11), |(north_peers & n11)};
-  assign awake = |{n1, moves, o__valid_121, n2, n3, n4, n5, n6, bus__valid, n7} | n8;
+  assign awake = |{n1, n2, n3, n4, n5, n6, bus__valid, moves, o__valid_121, n7} | n8;
   assign i__payload_69 = east_current[8] ? (east_current[6] ? local1_in__payload :
     local0_in__payload) : east_current[7] ? (east_current[6] ? west_in__payload : south_in__payload)
     : east_current[6] ? east_in__payload : north_in__payload;
@@ -181,15 +181,15 @@ module \neuflow_fifo_tile.router  (
   assign i__valid_88 = |(west_current[5:0] & moves);
   assign i__payload_target = i__payload_known ? 1'h1 << bus__payload[19:16] : 7'h0;
   assign i__payload_known = 7'h6f >> bus__payload[23:20];
-  assign n1 = north_out__valid & o__ready_51;
+  assign n1 = east_out__valid & o__ready_62;
+  assign n2 = north_out__valid & o__ready_51;
+  assign n3 = local0_out__valid & o__ready_102;
+  assign n4 = south_out__valid & o__ready_72;
+  assign n5 = west_out__valid & o__ready_82;
+  assign n6 = global_out__valid & o__ready_92;
   assign moves = takes & {local1_in__valid, local0_in__valid, west_in__valid, south_in__valid,
     east_in__valid, north_in__valid};
-  assign n2 = global_out__valid & o__ready_92;
-  assign n3 = local1_out__valid & o__ready_112;
-  assign n4 = east_out__valid & o__ready_62;
-  assign n5 = south_out__valid & o__ready_72;
-  assign n6 = west_out__valid & o__ready_82;
-  assign n7 = local0_out__valid & o__ready_102;
+  assign n7 = local1_out__valid & o__ready_112;
   assign n8 = |settling;
   assign last = moves & {local1_in__payload[34], local0_in__payload[34], west_in__payload[34],
     south_in__payload[34], east_in__payload[34], north_in__payload[34]};
@@ -201,48 +201,48 @@ module \neuflow_fifo_tile.router  (
   assign n11 = ~{i__ready_116, i__ready_106, i__ready_96, i__ready_86, i__ready_76, i__ready_66,
     i__ready_55};
   neuflow_slice #(.WIDTH(35)) east_slice (
-    .clk(router_gated_clk), .i__payload(i__payload_69), .i__ready(i__ready_66),
+    .clk(links_gated_clk), .i__payload(i__payload_69), .i__ready(i__ready_66),
       .i__valid(i__valid_68), .o__payload(east_out__payload), .o__ready(o__ready_62),
-      .o__valid(east_out__valid), .rst(router_gated_rst));
+      .o__valid(east_out__valid), .rst(links_gated_rst));
   neuflow_slice #(.WIDTH(35)) global_slice (
-    .clk(router_gated_clk), .i__payload(i__payload_99), .i__ready(i__ready_96),
+    .clk(links_gated_clk), .i__payload(i__payload_99), .i__ready(i__ready_96),
       .i__valid(i__valid_98), .o__payload(global_out__payload), .o__ready(o__ready_92),
-      .o__valid(global_out__valid), .rst(router_gated_rst));
+      .o__valid(global_out__valid), .rst(links_gated_rst));
   neuflow_slice #(.WIDTH(35)) local0_slice (
-    .clk(router_gated_clk), .i__payload(i__payload_109), .i__ready(i__ready_106),
+    .clk(links_gated_clk), .i__payload(i__payload_109), .i__ready(i__ready_106),
       .i__valid(i__valid_108), .o__payload(local0_out__payload), .o__ready(o__ready_102),
-      .o__valid(local0_out__valid), .rst(router_gated_rst));
+      .o__valid(local0_out__valid), .rst(links_gated_rst));
   neuflow_slice #(.WIDTH(35)) local1_slice (
-    .clk(router_gated_clk), .i__payload(i__payload_119), .i__ready(i__ready_116),
+    .clk(links_gated_clk), .i__payload(i__payload_119), .i__ready(i__ready_116),
       .i__valid(i__valid_118), .o__payload(local1_out__payload), .o__ready(o__ready_112),
-      .o__valid(local1_out__valid), .rst(router_gated_rst));
+      .o__valid(local1_out__valid), .rst(links_gated_rst));
   neuflow_slice #(.WIDTH(35)) north_slice (
-    .clk(router_gated_clk), .i__payload(i__payload_59), .i__ready(i__ready_55),
+    .clk(links_gated_clk), .i__payload(i__payload_59), .i__ready(i__ready_55),
       .i__valid(i__valid_58), .o__payload(north_out__payload), .o__ready(o__ready_51),
-      .o__valid(north_out__valid), .rst(router_gated_rst));
+      .o__valid(north_out__valid), .rst(links_gated_rst));
   neuflow_slice #(.WIDTH(35)) south_slice (
-    .clk(router_gated_clk), .i__payload(i__payload_79), .i__ready(i__ready_76),
+    .clk(links_gated_clk), .i__payload(i__payload_79), .i__ready(i__ready_76),
       .i__valid(i__valid_78), .o__payload(south_out__payload), .o__ready(o__ready_72),
-      .o__valid(south_out__valid), .rst(router_gated_rst));
+      .o__valid(south_out__valid), .rst(links_gated_rst));
   neuflow_slice #(.WIDTH(35)) west_slice (
-    .clk(router_gated_clk), .i__payload(i__payload_89), .i__ready(i__ready_86),
+    .clk(links_gated_clk), .i__payload(i__payload_89), .i__ready(i__ready_86),
       .i__valid(i__valid_88), .o__payload(west_out__payload), .o__ready(o__ready_82),
-      .o__valid(west_out__valid), .rst(router_gated_rst));
+      .o__valid(west_out__valid), .rst(links_gated_rst));
   neuflow_slice #(.WIDTH(18)) words (
-    .clk(router_gated_clk), .i__payload({bus__payload[30:24] | i__payload_target, i__payload_target,
+    .clk(links_gated_clk), .i__payload({bus__payload[30:24] | i__payload_target, i__payload_target,
       i__payload_known, i__payload}), .i__ready(bus__ready), .i__valid(bus__valid &
       bus__payload[3:0] == 3'h7 & bus__payload[7:4] == sub & |(bus__payload[15:8] & columns)),
       .o__payload({o__payload, named}), .o__ready(o__ready), .o__valid(o__valid_121),
-      .rst(router_gated_rst));
-  always @(posedge router_gated_clk) begin
-    if (|{router_gated_rst, n1, moves, o__valid_121, n2, n3, n4, n5, n6, bus__valid, n7}) begin
+      .rst(links_gated_rst));
+  always @(posedge links_gated_clk) begin
+    if (|{n1, n2, n3, n4, n5, n6, bus__valid, moves, o__valid_121, n7, links_gated_rst}) begin
       settling <= 3'h4;
     end else begin
       if (n8) settling <= settling - 1'h1;
     end
   end
-  always @(posedge router_gated_clk) begin
-    if (router_gated_rst) begin
+  always @(posedge links_gated_clk) begin
+    if (links_gated_rst) begin
       done <= 7'h0; armed <= 6'h0; ended <= 6'h0; waits <= 7'h0; held <= 7'h0; o__ready <= 1'h0;
         local1_current <= 9'h0; local0_current <= 9'h0; global_current <= 9'h0; west_current <=
         9'h0; south_current <= 9'h0; east_current <= 9'h0; north_current <= 9'h0; local1_peers <=
@@ -288,50 +288,50 @@ module \neuflow_fifo_tile.router  (
       if (o__ready & named_names[0] & n10) north_peers <= o__payload[17:11];
     end
   end
-  always @(posedge router_gated_clk) begin
-    if (router_gated_rst | done[6]) begin
+  always @(posedge links_gated_clk) begin
+    if (done[6] | links_gated_rst) begin
       local1_waiting <= 9'h0;
     end else begin
       if (queued[6]) local1_waiting <= {named, named_names};
     end
   end
-  always @(posedge router_gated_clk) begin
-    if (router_gated_rst | done[5]) begin
+  always @(posedge links_gated_clk) begin
+    if (done[5] | links_gated_rst) begin
       local0_waiting <= 9'h0;
     end else begin
       if (queued[5]) local0_waiting <= {named, named_names};
     end
   end
-  always @(posedge router_gated_clk) begin
-    if (router_gated_rst | done[4]) begin
+  always @(posedge links_gated_clk) begin
+    if (done[4] | links_gated_rst) begin
       global_waiting <= 9'h0;
     end else begin
       if (queued[4]) global_waiting <= {named, named_names};
     end
   end
-  always @(posedge router_gated_clk) begin
-    if (router_gated_rst | done[3]) begin
+  always @(posedge links_gated_clk) begin
+    if (done[3] | links_gated_rst) begin
       west_waiting <= 9'h0;
     end else begin
       if (queued[3]) west_waiting <= {named, named_names};
     end
   end
-  always @(posedge router_gated_clk) begin
-    if (router_gated_rst | done[2]) begin
+  always @(posedge links_gated_clk) begin
+    if (done[2] | links_gated_rst) begin
       south_waiting <= 9'h0;
     end else begin
       if (queued[2]) south_waiting <= {named, named_names};
     end
   end
-  always @(posedge router_gated_clk) begin
-    if (router_gated_rst | done[1]) begin
+  always @(posedge links_gated_clk) begin
+    if (done[1] | links_gated_rst) begin
       east_waiting <= 9'h0;
     end else begin
       if (queued[1]) east_waiting <= {named, named_names};
     end
   end
-  always @(posedge router_gated_clk) begin
-    if (router_gated_rst | done[0]) begin
+  always @(posedge links_gated_clk) begin
+    if (done[0] | links_gated_rst) begin
       north_waiting <= 9'h0;
     end else begin
       if (queued[0]) north_waiting <= {named, named_names};
@@ -343,21 +343,21 @@ module \neuflow_fifo_tile.tap  (
   input wire [48:0] i__payload,
   input wire i__valid,
   input wire o__ready,
-  input wire tap_gated_clk,
+  input wire links_gated_clk,
   output wire o__valid,
   output wire local__0__valid,
   output wire awake,
   output wire i__ready,
   output wire [48:0] o__payload,
   input wire local__0__ready,
-  input wire tap_gated_rst
+  input wire links_gated_rst
 );
   wire all_ready, o__valid_13;
   assign o__valid = local__0__valid;
   assign local__0__valid = o__valid_13 & all_ready;
-  assign awake = i__valid & i__ready | local__0__valid;
-  assign all_ready = o__ready & local__0__ready;
+  assign awake = local__0__valid | i__valid & i__ready;
+  assign all_ready = local__0__ready & o__ready;
   neuflow_slice #(.WIDTH(49)) slice (
-    .clk(tap_gated_clk), .i__payload(i__payload), .i__ready(i__ready), .i__valid(i__valid),
-      .o__payload(o__payload), .o__ready(all_ready), .o__valid(o__valid_13), .rst(tap_gated_rst));
+    .clk(links_gated_clk), .i__payload(i__payload), .i__ready(i__ready), .i__valid(i__valid),
+      .o__payload(o__payload), .o__ready(all_ready), .o__valid(o__valid_13), .rst(links_gated_rst));
 endmodule

@@ -47,7 +47,7 @@ module neuflow_mapper (
   assign s0_tail[10] = $signed(i__payload[15:0]) < $signed(1'h0) & o__payload_35[0];
   assign s0_tail[11] = $signed(i__payload[31:16]) < $signed(1'h0) & o__payload_35[0];
   assign active = o__valid & o__ready;
-  assign awake = active | n15 | awake_39 | n16;
+  assign awake = n15 | awake_39 | active | n16;
   assign moves = en & inside_2;
   assign accept = en & i__valid & o__valid_27 & n17;
   assign n15 = accept | closing | en & (inside_2 | |valid);
@@ -182,7 +182,7 @@ module neuflow_mapper (
     end
   end
   always @(posedge clk) begin
-    if (|{active, n15, rst, awake_39}) begin
+    if (|{rst, n15, awake_39, active}) begin
       settling <= 2'h2;
     end else begin
       if (n16) settling <= settling - 1'h1;
@@ -235,7 +235,7 @@ module \neuflow_mapper.config  (
     if (rst) begin
       o__valid <= 1'h0; came <= 1'h0; full <= 1'h0;
     end else begin
-      if (move | o__ready) o__valid <= move;
+      if (o__ready | move) o__valid <= move;
       if (!(n1)) came <= bus__valid;
       full <= n2 ? last : full & ~move;
     end

@@ -40,42 +40,41 @@ module neuflow_mapper_tile (
   output wire mapper_active,
   input wire clk
 );
-  wire awake, awake_107, awake_109, bus__ready, bus__ready_61, bus__valid, bus__valid_62,
-    i__ready_96, i__valid_97, local0_in__ready, local0_in__valid, mapper_clk, router_clk, tap_clk;
-  wire [34:0] i__payload_93, local0_in__payload;
+  wire awake, awake_104, awake_106, bus__ready, bus__ready_58, bus__valid, bus__valid_59,
+    i__ready_93, i__valid_94, links_clk, local0_in__ready, local0_in__valid, mapper_clk;
+  wire [34:0] i__payload_90, local0_in__payload;
+  neuflow_clock_gate links_gate (
+    .awake(awake_104 | awake), .clk(clk), .gated(links_clk), .rst(rst));
   neuflow_mapper mapper (
-    .active(mapper_active), .awake(awake_109), .bus__payload(config_out__payload),
-      .bus__ready(bus__ready_61), .bus__valid(bus__valid_62), .clk(mapper_clk), .columns(columns),
-      .i__payload(i__payload_93), .i__ready(i__ready_96), .i__valid(i__valid_97),
+    .active(mapper_active), .awake(awake_106), .bus__payload(config_out__payload),
+      .bus__ready(bus__ready_58), .bus__valid(bus__valid_59), .clk(mapper_clk), .columns(columns),
+      .i__payload(i__payload_90), .i__ready(i__ready_93), .i__valid(i__valid_94),
       .o__payload(local0_in__payload), .o__ready(local0_in__ready), .o__valid(local0_in__valid),
       .rst(rst), .sub(4'h0));
-  neuflow_clock_gate mapper_gate (.awake(awake_109), .clk(clk), .gated(mapper_clk), .rst(rst));
+  neuflow_clock_gate mapper_gate (.awake(awake_106), .clk(clk), .gated(mapper_clk), .rst(rst));
   \neuflow_mapper_tile.router  router (
-    .awake(awake_107), .bus__payload(config_out__payload), .bus__ready(bus__ready),
+    .awake(awake_104), .bus__payload(config_out__payload), .bus__ready(bus__ready),
       .bus__valid(bus__valid), .columns(columns), .east_in__payload(east_in__payload),
       .east_in__valid(east_in__valid), .east_out__payload(east_out__payload),
       .east_out__valid(east_out__valid), .global_out__payload(global_out__payload),
-      .global_out__valid(global_out__valid), .local0_in__payload(local0_in__payload),
-      .local0_in__valid(local0_in__valid), .local0_out__payload(i__payload_93),
-      .local0_out__valid(i__valid_97), .north_in__payload(north_in__payload),
-      .north_in__valid(north_in__valid), .north_out__payload(north_out__payload),
-      .north_out__valid(north_out__valid), .o__ready_47(north_out__ready),
-      .o__ready_58(east_out__ready), .o__ready_68(south_out__ready), .o__ready_78(west_out__ready),
-      .o__ready_88(global_out__ready), .o__ready_98(i__ready_96), .router_gated_clk(router_clk),
-      .router_gated_rst(rst), .south_in__payload(south_in__payload),
-      .south_in__valid(south_in__valid), .south_out__payload(south_out__payload),
-      .south_out__valid(south_out__valid), .sub(row), .takes({local0_in__ready, west_in__ready,
-      south_in__ready, east_in__ready, north_in__ready}), .west_in__payload(west_in__payload),
-      .west_in__valid(west_in__valid), .west_out__payload(west_out__payload),
-      .west_out__valid(west_out__valid));
-  neuflow_clock_gate router_gate (.awake(awake_107), .clk(clk), .gated(router_clk), .rst(rst));
+      .global_out__valid(global_out__valid), .links_gated_clk(links_clk), .links_gated_rst(rst),
+      .local0_in__payload(local0_in__payload), .local0_in__valid(local0_in__valid),
+      .local0_out__payload(i__payload_90), .local0_out__valid(i__valid_94),
+      .north_in__payload(north_in__payload), .north_in__valid(north_in__valid),
+      .north_out__payload(north_out__payload), .north_out__valid(north_out__valid),
+      .o__ready_47(north_out__ready), .o__ready_58(east_out__ready), .o__ready_68(south_out__ready),
+      .o__ready_78(west_out__ready), .o__ready_88(global_out__ready), .o__ready_98(i__ready_93),
+      .south_in__payload(south_in__payload), .south_in__valid(south_in__valid),
+      .south_out__payload(south_out__payload), .south_out__valid(south_out__valid), .sub(row),
+      .takes({local0_in__ready, west_in__ready, south_in__ready, east_in__ready, north_in__ready}),
+      .west_in__payload(west_in__payload), .west_in__valid(west_in__valid),
+      .west_out__payload(west_out__payload), .west_out__valid(west_out__valid));
   \neuflow_mapper_tile.tap  tap (
     .awake(awake), .i__payload(config_in__payload), .i__ready(config_in__ready),
-      .i__valid(config_in__valid), .local__0__ready(bus__ready), .local__0__valid(bus__valid),
-      .local__1__ready(bus__ready_61), .local__1__valid(bus__valid_62),
-      .o__payload(config_out__payload), .o__ready(config_out__ready), .o__valid(config_out__valid),
-      .tap_gated_clk(tap_clk), .tap_gated_rst(rst));
-  neuflow_clock_gate tap_gate (.awake(awake), .clk(clk), .gated(tap_clk), .rst(rst));
+      .i__valid(config_in__valid), .links_gated_clk(links_clk), .links_gated_rst(rst),
+      .local__0__ready(bus__ready), .local__0__valid(bus__valid), .local__1__ready(bus__ready_58),
+      .local__1__valid(bus__valid_59), .o__payload(config_out__payload),
+      .o__ready(config_out__ready), .o__valid(config_out__valid));
 endmodule
 
 module \neuflow_mapper_tile.router  (
@@ -94,9 +93,9 @@ module \neuflow_mapper_tile.router  (
   input wire o__ready_68,
   input wire o__ready_78,
   input wire o__ready_88,
+  input wire links_gated_clk,
   input wire bus__valid,
   input wire [48:0] bus__payload,
-  input wire router_gated_clk,
   output wire [4:0] takes,
   output wire awake,
   output wire bus__ready,
@@ -115,7 +114,7 @@ module \neuflow_mapper_tile.router  (
   input wire o__ready_98,
   input wire [34:0] local0_in__payload,
   input wire local0_in__valid,
-  input wire router_gated_rst
+  input wire links_gated_rst
 );
   reg o__ready = 1'h0;
   reg [2:0] settling = 3'h4;
@@ -125,7 +124,7 @@ module \neuflow_mapper_tile.router  (
   reg [7:0] east_current = 8'h0, east_waiting = 8'h0, global_current = 8'h0, global_waiting = 8'h0,
     local0_current = 8'h0, local0_waiting = 8'h0, north_current = 8'h0, north_waiting = 8'h0,
     south_current = 8'h0, south_waiting = 8'h0, west_current = 8'h0, west_waiting = 8'h0;
-  wire n9, n7, n5, n6, n2, n1, n3, n4, i__payload_known, i__ready_102, i__ready_51, i__ready_62,
+  wire n9, n7, n5, n6, n4, n3, n2, n1, i__payload_known, i__ready_102, i__ready_51, i__ready_62,
     i__ready_72, i__ready_82, i__ready_92, i__valid_104, i__valid_54, i__valid_64, i__valid_74,
     i__valid_84, i__valid_94, o__valid_107;
   wire [15:3] o__payload;
@@ -140,7 +139,7 @@ module \neuflow_mapper_tile.router  (
   assign i__payload[2] = 6'h20 >> bus__payload[23:20];
   assign takes = armed & ~{|(local0_peers & n10), |(west_peers & n10), |(south_peers & n10),
     |(east_peers & n10), |(north_peers & n10)};
-  assign awake = |{o__valid_107, n1, n2, n3, n4, moves, n5, n6, bus__valid} | n7;
+  assign awake = |{n1, o__valid_107, n2, n3, n4, n5, bus__valid, moves, n6} | n7;
   assign i__payload_65 = east_current[7] ? local0_in__payload : east_current[6] ? (east_current[5] ?
     west_in__payload : south_in__payload) : east_current[5] ? east_in__payload : north_in__payload;
   assign i__valid_64 = |(east_current[4:0] & moves);
@@ -165,13 +164,13 @@ module \neuflow_mapper_tile.router  (
   assign i__valid_84 = |(west_current[4:0] & moves);
   assign i__payload_target = i__payload_known ? 1'h1 << bus__payload[19:16] : 6'h0;
   assign i__payload_known = 6'h2f >> bus__payload[23:20];
-  assign n1 = west_out__valid & o__ready_78;
-  assign n2 = south_out__valid & o__ready_68;
-  assign n3 = global_out__valid & o__ready_88;
-  assign n4 = local0_out__valid & o__ready_98;
+  assign n1 = local0_out__valid & o__ready_98;
+  assign n2 = global_out__valid & o__ready_88;
+  assign n3 = west_out__valid & o__ready_78;
+  assign n4 = south_out__valid & o__ready_68;
+  assign n5 = north_out__valid & o__ready_47;
   assign moves = takes & {local0_in__valid, west_in__valid, south_in__valid, east_in__valid,
     north_in__valid};
-  assign n5 = north_out__valid & o__ready_47;
   assign n6 = east_out__valid & o__ready_58;
   assign n7 = |settling;
   assign last = moves & {local0_in__payload[34], west_in__payload[34], south_in__payload[34],
@@ -183,44 +182,44 @@ module \neuflow_mapper_tile.router  (
   assign n9 = |o__payload[9:4];
   assign n10 = ~{i__ready_102, i__ready_92, i__ready_82, i__ready_72, i__ready_62, i__ready_51};
   neuflow_slice #(.WIDTH(35)) east_slice (
-    .clk(router_gated_clk), .i__payload(i__payload_65), .i__ready(i__ready_62),
+    .clk(links_gated_clk), .i__payload(i__payload_65), .i__ready(i__ready_62),
       .i__valid(i__valid_64), .o__payload(east_out__payload), .o__ready(o__ready_58),
-      .o__valid(east_out__valid), .rst(router_gated_rst));
+      .o__valid(east_out__valid), .rst(links_gated_rst));
   neuflow_slice #(.WIDTH(35)) global_slice (
-    .clk(router_gated_clk), .i__payload(i__payload_95), .i__ready(i__ready_92),
+    .clk(links_gated_clk), .i__payload(i__payload_95), .i__ready(i__ready_92),
       .i__valid(i__valid_94), .o__payload(global_out__payload), .o__ready(o__ready_88),
-      .o__valid(global_out__valid), .rst(router_gated_rst));
+      .o__valid(global_out__valid), .rst(links_gated_rst));
   neuflow_slice #(.WIDTH(35)) local0_slice (
-    .clk(router_gated_clk), .i__payload(i__payload_105), .i__ready(i__ready_102),
+    .clk(links_gated_clk), .i__payload(i__payload_105), .i__ready(i__ready_102),
       .i__valid(i__valid_104), .o__payload(local0_out__payload), .o__ready(o__ready_98),
-      .o__valid(local0_out__valid), .rst(router_gated_rst));
+      .o__valid(local0_out__valid), .rst(links_gated_rst));
   neuflow_slice #(.WIDTH(35)) north_slice (
-    .clk(router_gated_clk), .i__payload(i__payload_55), .i__ready(i__ready_51),
+    .clk(links_gated_clk), .i__payload(i__payload_55), .i__ready(i__ready_51),
       .i__valid(i__valid_54), .o__payload(north_out__payload), .o__ready(o__ready_47),
-      .o__valid(north_out__valid), .rst(router_gated_rst));
+      .o__valid(north_out__valid), .rst(links_gated_rst));
   neuflow_slice #(.WIDTH(35)) south_slice (
-    .clk(router_gated_clk), .i__payload(i__payload_75), .i__ready(i__ready_72),
+    .clk(links_gated_clk), .i__payload(i__payload_75), .i__ready(i__ready_72),
       .i__valid(i__valid_74), .o__payload(south_out__payload), .o__ready(o__ready_68),
-      .o__valid(south_out__valid), .rst(router_gated_rst));
+      .o__valid(south_out__valid), .rst(links_gated_rst));
   neuflow_slice #(.WIDTH(35)) west_slice (
-    .clk(router_gated_clk), .i__payload(i__payload_85), .i__ready(i__ready_82),
+    .clk(links_gated_clk), .i__payload(i__payload_85), .i__ready(i__ready_82),
       .i__valid(i__valid_84), .o__payload(west_out__payload), .o__ready(o__ready_78),
-      .o__valid(west_out__valid), .rst(router_gated_rst));
+      .o__valid(west_out__valid), .rst(links_gated_rst));
   neuflow_slice #(.WIDTH(16)) words (
-    .clk(router_gated_clk), .i__payload({bus__payload[29:24] | i__payload_target, i__payload_target,
+    .clk(links_gated_clk), .i__payload({bus__payload[29:24] | i__payload_target, i__payload_target,
       i__payload_known, i__payload}), .i__ready(bus__ready), .i__valid(bus__valid &
       bus__payload[3:0] == 3'h7 & bus__payload[7:4] == sub & |(bus__payload[15:8] & columns)),
       .o__payload({o__payload, named}), .o__ready(o__ready), .o__valid(o__valid_107),
-      .rst(router_gated_rst));
-  always @(posedge router_gated_clk) begin
-    if (|{o__valid_107, n1, n2, router_gated_rst, n3, n4, moves, n5, n6, bus__valid}) begin
+      .rst(links_gated_rst));
+  always @(posedge links_gated_clk) begin
+    if (|{n1, o__valid_107, n2, n3, n4, n5, links_gated_rst, bus__valid, moves, n6}) begin
       settling <= 3'h4;
     end else begin
       if (n7) settling <= settling - 1'h1;
     end
   end
-  always @(posedge router_gated_clk) begin
-    if (router_gated_rst) begin
+  always @(posedge links_gated_clk) begin
+    if (links_gated_rst) begin
       done <= 6'h0; armed <= 5'h0; ended <= 5'h0; waits <= 6'h0; held <= 6'h0; o__ready <= 1'h0;
         local0_current <= 8'h0; global_current <= 8'h0; west_current <= 8'h0; south_current <= 8'h0;
         east_current <= 8'h0; north_current <= 8'h0; local0_peers <= 6'h3f; west_peers <= 6'h3f;
@@ -259,43 +258,43 @@ module \neuflow_mapper_tile.router  (
       if (o__ready & named_names[0] & n9) north_peers <= o__payload[15:10];
     end
   end
-  always @(posedge router_gated_clk) begin
-    if (router_gated_rst | done[5]) begin
+  always @(posedge links_gated_clk) begin
+    if (done[5] | links_gated_rst) begin
       local0_waiting <= 8'h0;
     end else begin
       if (queued[5]) local0_waiting <= {named, named_names};
     end
   end
-  always @(posedge router_gated_clk) begin
-    if (router_gated_rst | done[4]) begin
+  always @(posedge links_gated_clk) begin
+    if (done[4] | links_gated_rst) begin
       global_waiting <= 8'h0;
     end else begin
       if (queued[4]) global_waiting <= {named, named_names};
     end
   end
-  always @(posedge router_gated_clk) begin
-    if (router_gated_rst | done[3]) begin
+  always @(posedge links_gated_clk) begin
+    if (done[3] | links_gated_rst) begin
       west_waiting <= 8'h0;
     end else begin
       if (queued[3]) west_waiting <= {named, named_names};
     end
   end
-  always @(posedge router_gated_clk) begin
-    if (router_gated_rst | done[2]) begin
+  always @(posedge links_gated_clk) begin
+    if (done[2] | links_gated_rst) begin
       south_waiting <= 8'h0;
     end else begin
       if (queued[2]) south_waiting <= {named, named_names};
     end
   end
-  always @(posedge router_gated_clk) begin
-    if (router_gated_rst | done[1]) begin
+  always @(posedge links_gated_clk) begin
+    if (done[1] | links_gated_rst) begin
       east_waiting <= 8'h0;
     end else begin
       if (queued[1]) east_waiting <= {named, named_names};
     end
   end
-  always @(posedge router_gated_clk) begin
-    if (router_gated_rst | done[0]) begin
+  always @(posedge links_gated_clk) begin
+    if (done[0] | links_gated_rst) begin
       north_waiting <= 8'h0;
     end else begin
       if (queued[0]) north_waiting <= {named, named_names};
@@ -307,7 +306,7 @@ module \neuflow_mapper_tile.tap  (
   input wire [48:0] i__payload,
   input wire i__valid,
   input wire o__ready,
-  input wire tap_gated_clk,
+  input wire links_gated_clk,
   output wire o__valid,
   output wire local__0__valid,
   output wire local__1__valid,
@@ -316,15 +315,15 @@ module \neuflow_mapper_tile.tap  (
   output wire [48:0] o__payload,
   input wire local__0__ready,
   input wire local__1__ready,
-  input wire tap_gated_rst
+  input wire links_gated_rst
 );
   wire all_ready, o__valid_14;
   assign local__1__valid = local__0__valid;
   assign o__valid = local__0__valid;
   assign local__0__valid = o__valid_14 & all_ready;
   assign awake = local__0__valid | i__valid & i__ready;
-  assign all_ready = local__1__ready & local__0__ready & o__ready;
+  assign all_ready = local__0__ready & local__1__ready & o__ready;
   neuflow_slice #(.WIDTH(49)) slice (
-    .clk(tap_gated_clk), .i__payload(i__payload), .i__ready(i__ready), .i__valid(i__valid),
-      .o__payload(o__payload), .o__ready(all_ready), .o__valid(o__valid_14), .rst(tap_gated_rst));
+    .clk(links_gated_clk), .i__payload(i__payload), .i__ready(i__ready), .i__valid(i__valid),
+      .o__payload(o__payload), .o__ready(all_ready), .o__valid(o__valid_14), .rst(links_gated_rst));
 endmodule

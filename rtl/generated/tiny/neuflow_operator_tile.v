@@ -44,73 +44,73 @@ module neuflow_operator_tile (
   output wire window_active,
   input wire clk
 );
-  wire a__ready, a__ready_131, a__valid, a__valid_132, active, active_165, alu0_clk, alu1_clk,
-    awake, awake_168, awake_170, awake_172, awake_174, b__ready, b__ready_137, b__valid,
-    b__valid_138, bus__ready, bus__ready_65, bus__ready_73, bus__ready_81, bus__valid,
-    bus__valid_66, bus__valid_74, bus__valid_82, i__ready_143, i__valid_144, local0_in__ready,
-    local0_in__valid, local1_in__ready, local1_in__valid, local2_in__ready, local2_in__valid,
-    router_clk, tap_clk, window_clk;
-  wire [34:0] a__payload, a__payload_128, b__payload, b__payload_134, i__payload_140,
+  wire a__ready, a__ready_128, a__valid, a__valid_129, active, active_162, alu0_clk, alu1_clk,
+    awake, awake_165, awake_167, awake_169, awake_171, b__ready, b__ready_134, b__valid,
+    b__valid_135, bus__ready, bus__ready_62, bus__ready_70, bus__ready_78, bus__valid,
+    bus__valid_63, bus__valid_71, bus__valid_79, i__ready_140, i__valid_141, links_clk,
+    local0_in__ready, local0_in__valid, local1_in__ready, local1_in__valid, local2_in__ready,
+    local2_in__valid, window_clk;
+  wire [34:0] a__payload, a__payload_125, b__payload, b__payload_131, i__payload_137,
     local0_in__payload, local1_in__payload, local2_in__payload;
-  assign alu_active = active | active_165;
+  assign alu_active = active | active_162;
   neuflow_alu alu0 (
     .a__payload(a__payload), .a__ready(a__ready), .a__valid(a__valid), .active(active),
-      .awake(awake_170), .b__payload(b__payload), .b__ready(b__ready), .b__valid(b__valid),
-      .bus__payload(config_out__payload), .bus__ready(bus__ready_65), .bus__valid(bus__valid_66),
+      .awake(awake_167), .b__payload(b__payload), .b__ready(b__ready), .b__valid(b__valid),
+      .bus__payload(config_out__payload), .bus__ready(bus__ready_62), .bus__valid(bus__valid_63),
       .clk(alu0_clk), .columns(columns), .o__payload(local0_in__payload),
       .o__ready(local0_in__ready), .o__valid(local0_in__valid), .rst(rst), .sub(4'h0));
-  neuflow_clock_gate alu0_gate (.awake(awake_170), .clk(clk), .gated(alu0_clk), .rst(rst));
+  neuflow_clock_gate alu0_gate (.awake(awake_167), .clk(clk), .gated(alu0_clk), .rst(rst));
   neuflow_alu alu1 (
-    .a__payload(a__payload_128), .a__ready(a__ready_131), .a__valid(a__valid_132),
-      .active(active_165), .awake(awake_172), .b__payload(b__payload_134), .b__ready(b__ready_137),
-      .b__valid(b__valid_138), .bus__payload(config_out__payload), .bus__ready(bus__ready_73),
-      .bus__valid(bus__valid_74), .clk(alu1_clk), .columns(columns),
+    .a__payload(a__payload_125), .a__ready(a__ready_128), .a__valid(a__valid_129),
+      .active(active_162), .awake(awake_169), .b__payload(b__payload_131), .b__ready(b__ready_134),
+      .b__valid(b__valid_135), .bus__payload(config_out__payload), .bus__ready(bus__ready_70),
+      .bus__valid(bus__valid_71), .clk(alu1_clk), .columns(columns),
       .o__payload(local1_in__payload), .o__ready(local1_in__ready), .o__valid(local1_in__valid),
       .rst(rst), .sub(4'h1));
-  neuflow_clock_gate alu1_gate (.awake(awake_172), .clk(clk), .gated(alu1_clk), .rst(rst));
+  neuflow_clock_gate alu1_gate (.awake(awake_169), .clk(clk), .gated(alu1_clk), .rst(rst));
+  neuflow_clock_gate links_gate (
+    .awake(awake | awake_165), .clk(clk), .gated(links_clk), .rst(rst));
   \neuflow_operator_tile.router  router (
-    .awake(awake_168), .bus__payload(config_out__payload), .bus__ready(bus__ready),
+    .awake(awake_165), .bus__payload(config_out__payload), .bus__ready(bus__ready),
       .bus__valid(bus__valid), .columns(columns), .east_in__payload(east_in__payload),
       .east_in__valid(east_in__valid), .east_out__payload(east_out__payload),
       .east_out__valid(east_out__valid), .global_in__payload(global_in__payload),
       .global_in__valid(global_in__valid), .global_out__payload(global_out__payload),
-      .global_out__valid(global_out__valid), .local0_in__payload(local0_in__payload),
-      .local0_in__valid(local0_in__valid), .local0_out__payload(a__payload),
-      .local0_out__valid(a__valid), .local1_in__payload(local1_in__payload),
-      .local1_in__valid(local1_in__valid), .local1_out__payload(b__payload),
-      .local1_out__valid(b__valid), .local2_in__payload(local2_in__payload),
-      .local2_in__valid(local2_in__valid), .local2_out__payload(a__payload_128),
-      .local2_out__valid(a__valid_132), .local3_out__payload(b__payload_134),
-      .local3_out__valid(b__valid_138), .local4_out__payload(i__payload_140),
-      .local4_out__valid(i__valid_144), .north_in__payload(north_in__payload),
-      .north_in__valid(north_in__valid), .north_out__payload(north_out__payload),
-      .north_out__valid(north_out__valid), .o__ready_100(global_out__ready),
-      .o__ready_110(a__ready), .o__ready_120(b__ready), .o__ready_130(a__ready_131),
-      .o__ready_140(b__ready_137), .o__ready_150(i__ready_143), .o__ready_59(north_out__ready),
-      .o__ready_70(east_out__ready), .o__ready_80(south_out__ready), .o__ready_90(west_out__ready),
-      .router_gated_clk(router_clk), .router_gated_rst(rst), .south_in__payload(south_in__payload),
+      .global_out__valid(global_out__valid), .links_gated_clk(links_clk), .links_gated_rst(rst),
+      .local0_in__payload(local0_in__payload), .local0_in__valid(local0_in__valid),
+      .local0_out__payload(a__payload), .local0_out__valid(a__valid),
+      .local1_in__payload(local1_in__payload), .local1_in__valid(local1_in__valid),
+      .local1_out__payload(b__payload), .local1_out__valid(b__valid),
+      .local2_in__payload(local2_in__payload), .local2_in__valid(local2_in__valid),
+      .local2_out__payload(a__payload_125), .local2_out__valid(a__valid_129),
+      .local3_out__payload(b__payload_131), .local3_out__valid(b__valid_135),
+      .local4_out__payload(i__payload_137), .local4_out__valid(i__valid_141),
+      .north_in__payload(north_in__payload), .north_in__valid(north_in__valid),
+      .north_out__payload(north_out__payload), .north_out__valid(north_out__valid),
+      .o__ready_100(global_out__ready), .o__ready_110(a__ready), .o__ready_120(b__ready),
+      .o__ready_130(a__ready_128), .o__ready_140(b__ready_134), .o__ready_150(i__ready_140),
+      .o__ready_59(north_out__ready), .o__ready_70(east_out__ready), .o__ready_80(south_out__ready),
+      .o__ready_90(west_out__ready), .south_in__payload(south_in__payload),
       .south_in__valid(south_in__valid), .south_out__payload(south_out__payload),
       .south_out__valid(south_out__valid), .sub(row), .takes({local2_in__ready, local1_in__ready,
       local0_in__ready, global_in__ready, west_in__ready, south_in__ready, east_in__ready,
       north_in__ready}), .west_in__payload(west_in__payload), .west_in__valid(west_in__valid),
       .west_out__payload(west_out__payload), .west_out__valid(west_out__valid));
-  neuflow_clock_gate router_gate (.awake(awake_168), .clk(clk), .gated(router_clk), .rst(rst));
   \neuflow_operator_tile.tap  tap (
     .awake(awake), .i__payload(config_in__payload), .i__ready(config_in__ready),
-      .i__valid(config_in__valid), .local__0__ready(bus__ready), .local__0__valid(bus__valid),
-      .local__1__ready(bus__ready_65), .local__1__valid(bus__valid_66),
-      .local__2__ready(bus__ready_73), .local__2__valid(bus__valid_74),
-      .local__3__ready(bus__ready_81), .local__3__valid(bus__valid_82),
-      .o__payload(config_out__payload), .o__ready(config_out__ready), .o__valid(config_out__valid),
-      .tap_gated_clk(tap_clk), .tap_gated_rst(rst));
-  neuflow_clock_gate tap_gate (.awake(awake), .clk(clk), .gated(tap_clk), .rst(rst));
+      .i__valid(config_in__valid), .links_gated_clk(links_clk), .links_gated_rst(rst),
+      .local__0__ready(bus__ready), .local__0__valid(bus__valid), .local__1__ready(bus__ready_62),
+      .local__1__valid(bus__valid_63), .local__2__ready(bus__ready_70),
+      .local__2__valid(bus__valid_71), .local__3__ready(bus__ready_78),
+      .local__3__valid(bus__valid_79), .o__payload(config_out__payload),
+      .o__ready(config_out__ready), .o__valid(config_out__valid));
   neuflow_window window (
-    .active(window_active), .awake(awake_174), .bus__payload(config_out__payload),
-      .bus__ready(bus__ready_81), .bus__valid(bus__valid_82), .clk(window_clk), .columns(columns),
-      .i__payload(i__payload_140), .i__ready(i__ready_143), .i__valid(i__valid_144),
+    .active(window_active), .awake(awake_171), .bus__payload(config_out__payload),
+      .bus__ready(bus__ready_78), .bus__valid(bus__valid_79), .clk(window_clk), .columns(columns),
+      .i__payload(i__payload_137), .i__ready(i__ready_140), .i__valid(i__valid_141),
       .o__payload(local2_in__payload), .o__ready(local2_in__ready), .o__valid(local2_in__valid),
       .rst(rst), .sub(4'h0));
-  neuflow_clock_gate window_gate (.awake(awake_174), .clk(clk), .gated(window_clk), .rst(rst));
+  neuflow_clock_gate window_gate (.awake(awake_171), .clk(clk), .gated(window_clk), .rst(rst));
 endmodule
 
 module \neuflow_operator_tile.router  (
@@ -131,9 +131,9 @@ module \neuflow_operator_tile.router  (
   input wire [34:0] global_in__payload,
   input wire global_in__valid,
   input wire o__ready_100,
+  input wire links_gated_clk,
   input wire bus__valid,
   input wire [48:0] bus__payload,
-  input wire router_gated_clk,
   output wire [7:0] takes,
   output wire awake,
   output wire bus__ready,
@@ -168,7 +168,7 @@ module \neuflow_operator_tile.router  (
   input wire o__ready_150,
   input wire [34:0] local2_in__payload,
   input wire local2_in__valid,
-  input wire router_gated_rst
+  input wire links_gated_rst
 );
   reg o__ready = 1'h0;
   reg [10:0] east_current = 11'h0, east_waiting = 11'h0, global_current = 11'h0, global_waiting =
@@ -181,7 +181,7 @@ module \neuflow_operator_tile.router  (
   reg [9:0] done = 10'h0, east_peers = 10'h3ff, global_peers = 10'h3ff, held = 10'h0, local0_peers =
     10'h3ff, local1_peers = 10'h3ff, local2_peers = 10'h3ff, north_peers = 10'h3ff, south_peers =
     10'h3ff, waits = 10'h0, west_peers = 10'h3ff;
-  wire n7, n9, n3, n6, n2, n5, n8, n1, n10, n4, n11, n13, i__payload_known, i__ready_104,
+  wire n1, n2, n10, n6, n4, n8, n7, n5, n9, n3, n11, n13, i__payload_known, i__ready_104,
     i__ready_114, i__ready_124, i__ready_134, i__ready_144, i__ready_154, i__ready_63, i__ready_74,
     i__ready_84, i__ready_94, i__valid_106, i__valid_116, i__valid_126, i__valid_136, i__valid_146,
     i__valid_156, i__valid_66, i__valid_76, i__valid_86, i__valid_96, o__valid_159;
@@ -198,7 +198,7 @@ module \neuflow_operator_tile.router  (
   assign takes = armed & ~{|(local2_peers & n14), |(local1_peers & n14), |(local0_peers & n14),
     |(global_peers & n14), |(west_peers & n14), |(south_peers & n14), |(east_peers & n14),
     |(north_peers & n14)};
-  assign awake = |{n1, n2, n3, n4, n5, n6, bus__valid, n7, n8, n9, o__valid_159, n10, moves} | n11;
+  assign awake = |{n1, n2, n3, n4, moves, n5, n6, bus__valid, n7, n8, n9, n10, o__valid_159} | n11;
   assign i__payload_77 = east_current[10] ? (east_current[9] ? (east_current[8] ? local2_in__payload
     : local1_in__payload) : east_current[8] ? local0_in__payload : global_in__payload) :
     east_current[9] ? (east_current[8] ? west_in__payload : south_in__payload) : east_current[8] ?
@@ -251,18 +251,18 @@ module \neuflow_operator_tile.router  (
   assign i__valid_96 = |(west_current[7:0] & moves);
   assign i__payload_target = i__payload_known ? 1'h1 << bus__payload[19:16] : 10'h0;
   assign i__payload_known = 8'hff >> bus__payload[23:20];
-  assign n1 = local2_out__valid & o__ready_130;
-  assign n2 = global_out__valid & o__ready_100;
-  assign n3 = south_out__valid & o__ready_80;
-  assign n4 = local4_out__valid & o__ready_150;
-  assign n5 = local0_out__valid & o__ready_110;
-  assign n6 = west_out__valid & o__ready_90;
-  assign n7 = north_out__valid & o__ready_59;
-  assign n8 = local1_out__valid & o__ready_120;
-  assign n9 = east_out__valid & o__ready_70;
-  assign n10 = local3_out__valid & o__ready_140;
+  assign n1 = north_out__valid & o__ready_59;
+  assign n2 = east_out__valid & o__ready_70;
+  assign n3 = local4_out__valid & o__ready_150;
+  assign n4 = global_out__valid & o__ready_100;
   assign moves = takes & {local2_in__valid, local1_in__valid, local0_in__valid, global_in__valid,
     west_in__valid, south_in__valid, east_in__valid, north_in__valid};
+  assign n5 = local2_out__valid & o__ready_130;
+  assign n6 = west_out__valid & o__ready_90;
+  assign n7 = local1_out__valid & o__ready_120;
+  assign n8 = local0_out__valid & o__ready_110;
+  assign n9 = local3_out__valid & o__ready_140;
+  assign n10 = south_out__valid & o__ready_80;
   assign n11 = |settling;
   assign last = moves & {local2_in__payload[34], local1_in__payload[34], local0_in__payload[34],
     global_in__payload[34], west_in__payload[34], south_in__payload[34], east_in__payload[34],
@@ -275,61 +275,61 @@ module \neuflow_operator_tile.router  (
   assign n14 = ~{i__ready_154, i__ready_144, i__ready_134, i__ready_124, i__ready_114, i__ready_104,
     i__ready_94, i__ready_84, i__ready_74, i__ready_63};
   neuflow_slice #(.WIDTH(35)) east_slice (
-    .clk(router_gated_clk), .i__payload(i__payload_77), .i__ready(i__ready_74),
+    .clk(links_gated_clk), .i__payload(i__payload_77), .i__ready(i__ready_74),
       .i__valid(i__valid_76), .o__payload(east_out__payload), .o__ready(o__ready_70),
-      .o__valid(east_out__valid), .rst(router_gated_rst));
+      .o__valid(east_out__valid), .rst(links_gated_rst));
   neuflow_slice #(.WIDTH(35)) global_slice (
-    .clk(router_gated_clk), .i__payload(i__payload_107), .i__ready(i__ready_104),
+    .clk(links_gated_clk), .i__payload(i__payload_107), .i__ready(i__ready_104),
       .i__valid(i__valid_106), .o__payload(global_out__payload), .o__ready(o__ready_100),
-      .o__valid(global_out__valid), .rst(router_gated_rst));
+      .o__valid(global_out__valid), .rst(links_gated_rst));
   neuflow_slice #(.WIDTH(35)) local0_slice (
-    .clk(router_gated_clk), .i__payload(i__payload_117), .i__ready(i__ready_114),
+    .clk(links_gated_clk), .i__payload(i__payload_117), .i__ready(i__ready_114),
       .i__valid(i__valid_116), .o__payload(local0_out__payload), .o__ready(o__ready_110),
-      .o__valid(local0_out__valid), .rst(router_gated_rst));
+      .o__valid(local0_out__valid), .rst(links_gated_rst));
   neuflow_slice #(.WIDTH(35)) local1_slice (
-    .clk(router_gated_clk), .i__payload(i__payload_127), .i__ready(i__ready_124),
+    .clk(links_gated_clk), .i__payload(i__payload_127), .i__ready(i__ready_124),
       .i__valid(i__valid_126), .o__payload(local1_out__payload), .o__ready(o__ready_120),
-      .o__valid(local1_out__valid), .rst(router_gated_rst));
+      .o__valid(local1_out__valid), .rst(links_gated_rst));
   neuflow_slice #(.WIDTH(35)) local2_slice (
-    .clk(router_gated_clk), .i__payload(i__payload_137), .i__ready(i__ready_134),
+    .clk(links_gated_clk), .i__payload(i__payload_137), .i__ready(i__ready_134),
       .i__valid(i__valid_136), .o__payload(local2_out__payload), .o__ready(o__ready_130),
-      .o__valid(local2_out__valid), .rst(router_gated_rst));
+      .o__valid(local2_out__valid), .rst(links_gated_rst));
   neuflow_slice #(.WIDTH(35)) local3_slice (
-    .clk(router_gated_clk), .i__payload(i__payload_147), .i__ready(i__ready_144),
+    .clk(links_gated_clk), .i__payload(i__payload_147), .i__ready(i__ready_144),
       .i__valid(i__valid_146), .o__payload(local3_out__payload), .o__ready(o__ready_140),
-      .o__valid(local3_out__valid), .rst(router_gated_rst));
+      .o__valid(local3_out__valid), .rst(links_gated_rst));
   neuflow_slice #(.WIDTH(35)) local4_slice (
-    .clk(router_gated_clk), .i__payload(i__payload_157), .i__ready(i__ready_154),
+    .clk(links_gated_clk), .i__payload(i__payload_157), .i__ready(i__ready_154),
       .i__valid(i__valid_156), .o__payload(local4_out__payload), .o__ready(o__ready_150),
-      .o__valid(local4_out__valid), .rst(router_gated_rst));
+      .o__valid(local4_out__valid), .rst(links_gated_rst));
   neuflow_slice #(.WIDTH(35)) north_slice (
-    .clk(router_gated_clk), .i__payload(i__payload_67), .i__ready(i__ready_63),
+    .clk(links_gated_clk), .i__payload(i__payload_67), .i__ready(i__ready_63),
       .i__valid(i__valid_66), .o__payload(north_out__payload), .o__ready(o__ready_59),
-      .o__valid(north_out__valid), .rst(router_gated_rst));
+      .o__valid(north_out__valid), .rst(links_gated_rst));
   neuflow_slice #(.WIDTH(35)) south_slice (
-    .clk(router_gated_clk), .i__payload(i__payload_87), .i__ready(i__ready_84),
+    .clk(links_gated_clk), .i__payload(i__payload_87), .i__ready(i__ready_84),
       .i__valid(i__valid_86), .o__payload(south_out__payload), .o__ready(o__ready_80),
-      .o__valid(south_out__valid), .rst(router_gated_rst));
+      .o__valid(south_out__valid), .rst(links_gated_rst));
   neuflow_slice #(.WIDTH(35)) west_slice (
-    .clk(router_gated_clk), .i__payload(i__payload_97), .i__ready(i__ready_94),
+    .clk(links_gated_clk), .i__payload(i__payload_97), .i__ready(i__ready_94),
       .i__valid(i__valid_96), .o__payload(west_out__payload), .o__ready(o__ready_90),
-      .o__valid(west_out__valid), .rst(router_gated_rst));
+      .o__valid(west_out__valid), .rst(links_gated_rst));
   neuflow_slice #(.WIDTH(24)) words (
-    .clk(router_gated_clk), .i__payload({bus__payload[33:24] | i__payload_target, i__payload_target,
+    .clk(links_gated_clk), .i__payload({bus__payload[33:24] | i__payload_target, i__payload_target,
       i__payload_known, i__payload}), .i__ready(bus__ready), .i__valid(bus__valid &
       bus__payload[3:0] == 3'h7 & bus__payload[7:4] == sub & |(bus__payload[15:8] & columns)),
       .o__payload({o__payload, named}), .o__ready(o__ready), .o__valid(o__valid_159),
-      .rst(router_gated_rst));
-  always @(posedge router_gated_clk) begin
-    if (|{n1, n2, n3, n4, router_gated_rst, n5, n6, bus__valid, n7, n8, n9, o__valid_159, n10,
-      moves}) begin
+      .rst(links_gated_rst));
+  always @(posedge links_gated_clk) begin
+    if (|{n1, n2, n3, n4, moves, n5, n6, bus__valid, n7, n8, n9, n10, o__valid_159,
+      links_gated_rst}) begin
       settling <= 3'h4;
     end else begin
       if (n11) settling <= settling - 1'h1;
     end
   end
-  always @(posedge router_gated_clk) begin
-    if (router_gated_rst) begin
+  always @(posedge links_gated_clk) begin
+    if (links_gated_rst) begin
       done <= 10'h0; armed <= 8'h0; ended <= 8'h0; waits <= 10'h0; held <= 10'h0; o__ready <= 1'h0;
         local4_current <= 11'h0; local3_current <= 11'h0; local2_current <= 11'h0; local1_current <=
         11'h0; local0_current <= 11'h0; global_current <= 11'h0; west_current <= 11'h0;
@@ -394,71 +394,71 @@ module \neuflow_operator_tile.router  (
       if (o__ready & named_names[0] & n13) north_peers <= o__payload[23:14];
     end
   end
-  always @(posedge router_gated_clk) begin
-    if (router_gated_rst | done[9]) begin
+  always @(posedge links_gated_clk) begin
+    if (done[9] | links_gated_rst) begin
       local4_waiting <= 11'h0;
     end else begin
       if (queued[9]) local4_waiting <= {named, named_names};
     end
   end
-  always @(posedge router_gated_clk) begin
-    if (router_gated_rst | done[8]) begin
+  always @(posedge links_gated_clk) begin
+    if (done[8] | links_gated_rst) begin
       local3_waiting <= 11'h0;
     end else begin
       if (queued[8]) local3_waiting <= {named, named_names};
     end
   end
-  always @(posedge router_gated_clk) begin
-    if (router_gated_rst | done[7]) begin
+  always @(posedge links_gated_clk) begin
+    if (done[7] | links_gated_rst) begin
       local2_waiting <= 11'h0;
     end else begin
       if (queued[7]) local2_waiting <= {named, named_names};
     end
   end
-  always @(posedge router_gated_clk) begin
-    if (router_gated_rst | done[6]) begin
+  always @(posedge links_gated_clk) begin
+    if (done[6] | links_gated_rst) begin
       local1_waiting <= 11'h0;
     end else begin
       if (queued[6]) local1_waiting <= {named, named_names};
     end
   end
-  always @(posedge router_gated_clk) begin
-    if (router_gated_rst | done[5]) begin
+  always @(posedge links_gated_clk) begin
+    if (done[5] | links_gated_rst) begin
       local0_waiting <= 11'h0;
     end else begin
       if (queued[5]) local0_waiting <= {named, named_names};
     end
   end
-  always @(posedge router_gated_clk) begin
-    if (router_gated_rst | done[4]) begin
+  always @(posedge links_gated_clk) begin
+    if (done[4] | links_gated_rst) begin
       global_waiting <= 11'h0;
     end else begin
       if (queued[4]) global_waiting <= {named, named_names};
     end
   end
-  always @(posedge router_gated_clk) begin
-    if (router_gated_rst | done[3]) begin
+  always @(posedge links_gated_clk) begin
+    if (done[3] | links_gated_rst) begin
       west_waiting <= 11'h0;
     end else begin
       if (queued[3]) west_waiting <= {named, named_names};
     end
   end
-  always @(posedge router_gated_clk) begin
-    if (router_gated_rst | done[2]) begin
+  always @(posedge links_gated_clk) begin
+    if (done[2] | links_gated_rst) begin
       south_waiting <= 11'h0;
     end else begin
       if (queued[2]) south_waiting <= {named, named_names};
     end
   end
-  always @(posedge router_gated_clk) begin
-    if (router_gated_rst | done[1]) begin
+  always @(posedge links_gated_clk) begin
+    if (done[1] | links_gated_rst) begin
       east_waiting <= 11'h0;
     end else begin
       if (queued[1]) east_waiting <= {named, named_names};
     end
   end
-  always @(posedge router_gated_clk) begin
-    if (router_gated_rst | done[0]) begin
+  always @(posedge links_gated_clk) begin
+    if (done[0] | links_gated_rst) begin
       north_waiting <= 11'h0;
     end else begin
       if (queued[0]) north_waiting <= {named, named_names};
@@ -470,7 +470,7 @@ module \neuflow_operator_tile.tap  (
   input wire [48:0] i__payload,
   input wire i__valid,
   input wire o__ready,
-  input wire tap_gated_clk,
+  input wire links_gated_clk,
   output wire o__valid,
   output wire local__0__valid,
   output wire local__1__valid,
@@ -483,18 +483,18 @@ module \neuflow_operator_tile.tap  (
   input wire local__1__ready,
   input wire local__2__ready,
   input wire local__3__ready,
-  input wire tap_gated_rst
+  input wire links_gated_rst
 );
   wire all_ready, o__valid_16;
   assign local__3__valid = local__0__valid;
-  assign local__2__valid = local__0__valid;
   assign local__1__valid = local__0__valid;
+  assign local__2__valid = local__0__valid;
   assign o__valid = local__0__valid;
   assign local__0__valid = o__valid_16 & all_ready;
-  assign awake = local__0__valid | i__valid & i__ready;
-  assign all_ready = &{local__3__ready, o__ready, local__1__ready, local__0__ready,
+  assign awake = i__valid & i__ready | local__0__valid;
+  assign all_ready = &{local__1__ready, local__0__ready, o__ready, local__3__ready,
     local__2__ready};
   neuflow_slice #(.WIDTH(49)) slice (
-    .clk(tap_gated_clk), .i__payload(i__payload), .i__ready(i__ready), .i__valid(i__valid),
-      .o__payload(o__payload), .o__ready(all_ready), .o__valid(o__valid_16), .rst(tap_gated_rst));
+    .clk(links_gated_clk), .i__payload(i__payload), .i__ready(i__ready), .i__valid(i__valid),
+      .o__payload(o__payload), .o__ready(all_ready), .o__valid(o__valid_16), .rst(links_gated_rst));
 endmodule

@@ -45,7 +45,7 @@ module neuflow_window (
     8'h0, slots = 8'h0, span, turn = 8'h0, write_address_73 = 8'h0;
   reg [8:0] n14, after_52, final_2 = 9'h0, reach = 9'h0, valid = 9'h0;
   wire n3, n5, n58, n60, n44, n42, n39, n41, n56, n26, n19, n33, n38, n35, n36, n22, n18, n20, n21,
-    n51, n9, n1, n11, n10, n61, n8, n47, n48, n49, n46, n50, n7, n12, n13, n15, n16, n32, n34, n37,
+    n51, n9, n1, n11, n10, n61, n8, n48, n47, n49, n46, n50, n7, n12, n13, n15, n16, n32, n34, n37,
     n40, n43, n45, n17, n54, n57, n59, n2, n6, n4, n23, awake_154, awake_161, closes, en, en_142,
     ends, ends_line, ends_map, finish, i__ready_128, i__ready_134, i__ready_141, i__ready_24,
     i__valid_129, i__valid_135, i__valid_25, inside_2, issue, largest, load, o__ready_38,
@@ -67,8 +67,8 @@ module neuflow_window (
   assign i__ready = o__valid_23 & i__ready_24;
   assign active = i__valid & i__ready;
   assign {acc[47], acc[30:0]} = o__payload_21[0] ? s5_part : {{16{s5_part[15]}}, s5_part[15:0]};
-  assign awake = |{load, step_82, n46, n47, n48, read, read_enable, v2_valid, issue, n49, v3_valid,
-    awake_154, n50, v4_valid} | n51;
+  assign awake = |{awake_154, step_82, v4_valid, v3_valid, n46, n47, n48, issue, v2_valid,
+    read_enable, n49, load, read, n50} | n51;
   assign finish = n3 ? (n8 ? 1'h0 : 1'h1) : 1'h0;
   assign i__valid_25 = o__valid_23 & i__valid;
   assign o__ready_38 = ~held_valid | taken & after >= 2'h2 & (~ends | spills);
@@ -91,10 +91,10 @@ module neuflow_window (
   assign n9 = reach >= o__payload_21[96:89] | slots == o__payload_21[80:65];
   assign n10 = closes_in == 1'h1;
   assign n11 = opens_in == 1'h1;
-  assign n12 = n5 | n7;
+  assign n12 = n7 | n5;
   assign n13 = {n6, n11 & |unopened} != 2'h2;
-  assign n15 = {n5, closing} != 2'h2;
-  assign n16 = n6 | n5 | n7;
+  assign n15 = {closing, n5} != 1'h1;
+  assign n16 = n6 | n7 | n5;
   assign n17 = (n4 | n7) & {n4, n9} != 2'h3;
   assign read = en & b_valid & (~b_hit | ~lead[19]);
   assign n18 = load & f_hit;
@@ -112,7 +112,7 @@ module neuflow_window (
   assign n31 = load ? f_position : {row_after, 1'h0};
   assign n32 = load | read;
   assign n33 = n19 | ends_line;
-  assign n34 = step_82 | n33;
+  assign n34 = n33 | step_82;
   assign n35 = ends_map & row_ends;
   assign n36 = n19 | n35;
   assign n37 = n36 | ends_map;
@@ -129,28 +129,28 @@ module neuflow_window (
   assign n44 = n58 | n60;
   assign n45 = n44 | step;
   assign n46 = en & n61;
-  assign n47 = o__valid_23 & n58;
-  assign n48 = i__valid_25 & i__ready_24;
+  assign n47 = i__valid_25 & i__ready_24;
+  assign n48 = o__valid_23 & n58;
   assign n49 = o__valid_34 & o__ready_38;
-  assign n50 = en_142 | awake_161 | |{valid[8] & i__ready_141, o__valid & o__ready, i__valid_135 &
-    i__ready_134, i__valid_129 & i__ready_128};
+  assign n50 = en_142 | awake_161 | |{i__valid_135 & i__ready_134, valid[8] & i__ready_141,
+    i__valid_129 & i__ready_128, o__valid & o__ready};
   assign n51 = |settling;
   assign n52 = s4_meta[0] ? {{8{s4_part_q[31]}}, s4_part_q[23:0]} : {part_sum[32:17],
     o__payload_21[0] ? part_sum[16:1] : s4_part_q[15:0]};
   assign part_sum = {s5_part, largest} + ({{8{s4_part_q[31]}}, s4_part_q[23:0], 1'h0} ^
     {33{largest}});
   assign empty = o__payload_21[0] ? 16'h0 : 16'h8000;
-  assign n54 = (read | |{s1_valid, s2_valid, s4_valid, s3_valid}) & en;
+  assign n54 = en & (read | |{s1_valid, s4_valid, s2_valid, s3_valid});
   assign largest = !o__payload_21[0];
   assign n56 = first_turn & closing;
   assign n57 = finish | rst;
   assign ends_line = step_82 & column_ends;
   assign n58 = ~scanning;
   assign step = issue & turn == last_turn_47;
-  assign n59 = n41 | rst;
+  assign n59 = rst | n41;
   assign spills = after > 2'h2;
   assign n60 = step & line_ends;
-  assign n61 = |{s1_valid, s2_valid, s4_valid, s3_valid, s5_valid};
+  assign n61 = |{s1_valid, s4_valid, s2_valid, s3_valid, s5_valid};
   assign lead = {newest, 1'h1} + {~b_position[19:1], ~b_crosses};
   assign ends_map = ends_line & map_ends;
   \neuflow_window.config  config_2 (
@@ -214,24 +214,24 @@ module neuflow_window (
         closing <= closes;
         real_2 <= inside_2;
       end
-      if (&{|{n6, n4, n5, n3, n7, scanning, n2}, {scanning, scanned} != 2'h2, {n7, o__valid_23} !=
-        2'h2, {n3, n8} != 2'h3, {n4, n9} != 2'h2}) fsm_state <= n3 ? 3'h0 : n4 | n5 ? 3'h2 :
-        scanning ? 3'h6 : n2 ? (inside_2 | closes ? 3'h4 : {1'h1, !below & !unopened & !open ? 2'h1
-        : 2'h2}) : n6 ? 3'h3 : 3'h1;
+      if (&{|{n6, n4, n7, n5, scanning, n3, n2}, {scanning, scanned} != 2'h2, {n8, n3} != 2'h3, {n7,
+        o__valid_23} != 2'h2, {n4, n9} != 2'h2}) fsm_state <= n3 ? 3'h0 : n4 | n5 ? 3'h2 : scanning
+        ? 3'h6 : n2 ? {1'h1, inside_2 | closes ? 2'h0 : !below & !unopened & !open ? 2'h1 : 2'h2} :
+        n6 ? 3'h3 : 3'h1;
       if (n12) begin
         closes_in <= n5 ? (n10 ? o__payload_21[112:105] : closes_in - 1'h1) : o__payload_21[96:89];
         opens_in <= n5 ? (n11 ? o__payload_21[112:105] : opens_in - 1'h1) : 8'h1;
       end
-      if (n13 & (n6 | n7)) unopened <= n6 ? unopened - 1'h1 : o__payload_21[80:65];
-      if (n12 & {real_2, n5} != 1'h1) below <= n5 ? below - 1'h1 : o__payload_21[48:33];
-      if (n12 & {n5, |above} != 2'h2) above <= n5 ? above - 1'h1 : o__payload_21[128:121];
+      if ((n6 | n7) & n13) unopened <= n6 ? unopened - 1'h1 : o__payload_21[80:65];
+      if ({n5, real_2} != 2'h2 & n12) below <= n5 ? below - 1'h1 : o__payload_21[48:33];
+      if ({n5, |above} != 2'h2 & n12) above <= n5 ? above - 1'h1 : o__payload_21[128:121];
       if (n12 & n15) begin
         n14 = head + 1'h1;
         head <= n5 ? (n14 == slots ? 8'h0 : n14[7:0]) : 8'h0;
       end
-      if ({real_2, n5, closing & fresh == open} != 2'h2 & n13 & n16) fresh <= n5 ? (real_2 ? 8'h0 :
+      if ({n5, real_2, closing & fresh == open} != 3'h4 & n16 & n13) fresh <= n5 ? (real_2 ? 8'h0 :
         fresh - 1'h1) : n6 ? fresh + 1'h1 : 8'h0;
-      if (n13 & n16 & n15) open <= n5 ? open - 1'h1 : n6 ? open + 1'h1 : 8'h0;
+      if (n16 & n15 & n13) open <= n5 ? open - 1'h1 : n6 ? open + 1'h1 : 8'h0;
       if (n17) begin
         reach <= n4 ? reach + o__payload_21[112:105] : o__payload_21[112:105] + 1'h1;
         slots <= n4 ? slots + 1'h1 : 8'h1;
@@ -302,7 +302,7 @@ module neuflow_window (
         map_ends <= n38 ? n39 : map_left == 2'h2;
         map_left <= n38 ? o__payload_21[16:1] : map_left - 1'h1;
       end
-      if (n41 | issue) begin
+      if (issue | n41) begin
         after_52 = slot + 1'h1;
         slot <= n41 ? head : after_52 == slots ? 8'h0 : after_52[7:0];
       end
@@ -318,17 +318,17 @@ module neuflow_window (
     end
   end
   always @(posedge clk) begin
-    if (|{load, step_82, n46, n47, n48, read, read_enable, v2_valid, issue, n49, v3_valid,
-      awake_154, n50, rst, v4_valid}) begin
+    if (|{awake_154, rst, step_82, v4_valid, v3_valid, n46, n47, n48, issue, v2_valid, read_enable,
+      n49, load, read, n50}) begin
       settling <= 3'h4;
     end else begin
       if (n51) settling <= settling - 1'h1;
     end
   end
   always @(posedge clk) begin
-    if (s4_valid & en) s5_part[31:16] <= n52[31:16];
-    if ((o__payload_21[0] | s4_meta[0] | (s5_part[15] ^ s4_part_q[15] ? s5_part[15] : part_sum[16]))
-      & s4_valid & en) s5_part[15:0] <= n52[15:0];
+    if (en & s4_valid) s5_part[31:16] <= n52[31:16];
+    if (((s5_part[15] ^ s4_part_q[15] ? s5_part[15] : part_sum[16]) | s4_meta[0] | o__payload_21[0])
+      & en & s4_valid) s5_part[15:0] <= n52[15:0];
     if (n54) begin
       pair0_sum = $signed({s2_word0, largest}) + $signed({s2_word1, 1'h0} ^ {25{largest}});
       n53 = ~b_ends;
@@ -396,7 +396,7 @@ module neuflow_window (
     end
   end
   always @(posedge clk) begin
-    if (taken & ends | rst) begin
+    if (rst | taken & ends) begin
       held_valid <= 1'h0;
     end else begin
       if (o__ready_38) held_valid <= o__valid_34;
@@ -492,7 +492,7 @@ module \neuflow_window.packer.merger  (
   assign free = ~o__valid | o__ready;
   assign spills = last & full & total[0];
   always @(posedge clk) begin
-    if (n1 & (fresh[0] | fills)) rest_0 <= turned;
+    if ((fresh[0] | fills) & n1) rest_0 <= turned;
     if ((fresh[1] | fills) & n1) rest_1 <= turned;
     if (takes) begin
       turned <= i__payload[15:0];
