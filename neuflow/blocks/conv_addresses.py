@@ -38,13 +38,16 @@ def tap_addresses(m: Module, array: MacArray, platform):
     group_less = Signal(signed(ROW_ADDRESS + 4))
     gaps = sum(Mux(bit, gap << k, 0) for k, bit in enumerate(array.rows_on))
     step = gaps + array.grid.pixels
+    with m.If(array.prepares):
+        m.d.sync += [
+            wraps.eq(c.ring_words != 0),
+            row_less.eq(c.row_pitch - c.ring_words),
+            gap.eq(c.row_pitch - c.pitch),
+            step_y_wrap.eq(advance(m, "step_y_wrap", c.step_y, c.row_pitch, row_less, wraps)),
+        ]
     m.d.sync += [
-        wraps.eq(c.ring_words != 0),
-        row_less.eq(c.row_pitch - c.ring_words),
-        gap.eq(c.row_pitch - c.pitch),
         group.eq(step),
         group_less.eq(step - c.ring_words),
-        step_y_wrap.eq(advance(m, "step_y_wrap", c.step_y, c.row_pitch, row_less, wraps)),
         next_group.eq(advance(m, "next_group", group_start, group, group_less, wraps)),
     ]
 
@@ -99,7 +102,8 @@ def _behind(m: Module, array: MacArray, platform, linear, position, gap, wraps, 
     """
     c, beyond, bank_bits = array.config.payload, array.grid.tap_gap, ceil_log2(array.grid.row_banks)
     rounds = Signal.like(gap)
-    m.d.sync += rounds.eq(Cat(Const(0, bank_bits), gap[bank_bits:]).as_signed())
+    with m.If(array.prepares):
+        m.d.sync += rounds.eq(Cat(Const(0, bank_bits), gap[bank_bits:]).as_signed())
     if beyond:
         with m.If(array.stage[1].valid):
             m.d.sync += array.spread.eq(c.by_tap & gap[:bank_bits].any())
@@ -112,11 +116,12 @@ def _behind(m: Module, array: MacArray, platform, linear, position, gap, wraps, 
         end = Signal(bank_bits + 1, name=f"end{k}")
         # Spread, a group meets one row end; no word lies behind a second one.
         spread = beyond if k == 0 else array.grid.row_banks - array.split[4][k]
-        m.d.sync += [
-            far.eq((k + 1) * rounds),
-            far_less.eq((k + 1) * rounds - c.ring_words),
-            locator.position.eq(advance(m, f"behind{k}", position, far, far_less, wraps)),
-        ]
+        with m.If(array.prepares):
+            m.d.sync += [
+                far.eq((k + 1) * rounds),
+                far_less.eq((k + 1) * rounds - c.ring_words),
+            ]
+        m.d.sync += locator.position.eq(advance(m, f"behind{k}", position, far, far_less, wraps))
         m.d.comb += [
             locator.linear.eq(linear),
             locator.ring.eq(c.ring_words),
@@ -200,12 +205,15 @@ def _phase(m: Module, array: MacArray, axis, moves, restarts, step, step_wrap):
     move_less = Signal(signed(ROW_ADDRESS + 1))
     wraps = Signal()
     m.d.comb += [sum_.eq(phase + delta), over.eq(phase + delta_less), wraps.eq(over >= 0)]
+    with m.If(array.prepares):
+        m.d.sync += [
+            delta_less.eq(delta - c.stride),
+            kept.eq(step),
+            kept_less.eq(step - c.ring_words),
+            wrapped.eq(step_wrap),
+            wrapped_less.eq(step_wrap - c.ring_words),
+        ]
     m.d.sync += [
-        delta_less.eq(delta - c.stride),
-        kept.eq(step),
-        kept_less.eq(step - c.ring_words),
-        wrapped.eq(step_wrap),
-        wrapped_less.eq(step_wrap - c.ring_words),
         move.eq(Mux(wraps, wrapped, kept)),
         move_less.eq(Mux(wraps, wrapped_less, kept_less)),
         offset.eq(phase * phase_step[: len(offset)]),

@@ -118,7 +118,7 @@ class MacArray(Component):
                 "weights_free": Out(1),
                 "weights": In(data.ArrayLayout(signed(WORD_BITS), grid.bus_words)),
                 "drain_ready": In(1),
-                "pixel": Out(data.ArrayLayout(signed(grid.acc_bits), grid.maps)),
+                "pixel": Out(signed(grid.acc_bits)).array(grid.maps),
                 "shift": In(1),
                 "hand_over": Out(1),
                 "block": Out(block_layout()),
@@ -138,6 +138,7 @@ class MacArray(Component):
         self.split = {k: Signal(splits, name=f"s{k}_split") for k in (1, 4, 6, 9)}
         self.rows_on = Signal(range(ROW_ENDS + 2))  # stage 1: to the row where the next group begins
         self.rotate = Signal(ceil_log2(self.grid.row_banks))  # stage 6: the bank of lane 0
+        self.prepares = Signal()  # what depends on the configuration alone is made
         self.spread = Signal()  # by tap, what taps read beyond the end of a row lies between
         self._sequence(m, platform)
         masks = border_masks(m, self)
@@ -254,6 +255,11 @@ class MacArray(Component):
 
     def _take_turns(self, m, pass_ends):
         """Begin a pass when what is made of its configuration is there, and let that go behind it."""
+        # What a pass does not change is made in the three cycles from its configuration to its first
+        # one: as many registers as stand one behind the other there. It stands still from then on.
+        begun = Signal()
+        m.d.sync += begun.eq(self.active)
+        m.d.comb += self.prepares.eq(~begun)
         # A configuration leaves when the stages that read it are past.
         flushing = Signal(4)
         waits = Signal()

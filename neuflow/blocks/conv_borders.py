@@ -88,7 +88,8 @@ def _reciprocal(m: Module, array: MacArray):
     strides = range(1, 1 << STRIDE_BITS)
     reciprocal = Signal(places + 1)
     table = [0, *(-(-(1 << places) // stride) for stride in strides)]
-    m.d.sync += reciprocal.eq(select(table, array.config.payload.stride))
+    with m.If(array.prepares):
+        m.d.sync += reciprocal.eq(select(table, array.config.payload.stride))
     return reciprocal
 
 
@@ -104,7 +105,8 @@ def _steps(m: Module, array: MacArray, name: str, at, end, reciprocal):
     near = Signal(bits, name=f"s5_{name}", reset_less=True)
     product = Signal(bits + len(reciprocal), name=f"s6_{name}", reset_less=True)
     steps = Signal(range(pixels + 1), name=name, reset_less=True)
-    m.d.sync += beyond.eq(end + array.config.payload.stride - 1)
+    with m.If(array.prepares):
+        m.d.sync += beyond.eq(end + array.config.payload.stride - 1)
     quotient = product[len(reciprocal) - 1 :]
     with m.If(stage[3].valid):
         m.d.sync += distance.eq(beyond - at)

@@ -7,6 +7,7 @@ buffer lies between them.
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import Any, NamedTuple
 
 from amaranth.hdl import Cat, Module, Mux, Signal, signed
 from amaranth.lib import data, stream
@@ -30,10 +31,25 @@ from neuflow.layout import CONV_DRAIN, PARAMETERS, ROW_ADDRESS, SIZE
 RESULT = data.StructLayout({"step": 1, "ends_block": 1, "ends_group": 1})
 """What goes along with a pixel's results on their way to the reorder buffer."""
 
-SCALE = data.StructLayout(
-    {"bias": signed(ACC_BITS), "m": M_BITS, "s": SHIFT_BITS, "zero": signed(WORD_BITS)}
-)
-"""Parameters of a map as the requantiser takes them."""
+
+class Scale(NamedTuple):
+    """Parameters of a map as the requantiser takes them."""
+
+    bias: Signal
+    m: Signal
+    s: Signal
+    zero: Signal
+
+    @classmethod
+    def signals(cls, number: int, prefix: str = "", **options: Any) -> Scale:
+        """Return those of map ``number``, each a signal of its own."""
+        shapes = (signed(ACC_BITS), M_BITS, SHIFT_BITS, signed(WORD_BITS))
+        return cls(
+            *(
+                Signal(shape, name=f"{prefix}{name}{number}", **options)
+                for name, shape in zip(cls._fields, shapes, strict=True)
+            )
+        )
 
 
 class Drain(Component):
@@ -67,7 +83,7 @@ class Drain(Component):
         super().__init__(
             {
                 "config": In(stream.Signature(CONV_DRAIN.shape())),
-                "pixel": In(data.ArrayLayout(signed(grid.acc_bits), grid.maps)),
+                "pixel": In(signed(grid.acc_bits)).array(grid.maps),
                 "shift": Out(1),
                 "hand_over": In(1),
                 "block": In(block_layout()),
@@ -164,7 +180,7 @@ class Drain(Component):
         """Accept a block, start it when there is room and its parameters are there, count it out."""
         grid, c, block = self.grid, self.config.payload, self.block
         pixels = grid.pixels
-        parameters = Signal(data.ArrayLayout(SCALE, grid.maps), reset_less=True)
+        parameters = [Scale.signals(k, reset_less=True) for k in range(grid.maps)]
         running_block = Signal(block_layout(), reset_less=True)
         self.waiting = waiting = Signal()
         all_started = Signal()
@@ -214,7 +230,11 @@ class Drain(Component):
                 waiting.eq(0),
                 running.eq(1),
                 left.eq(pixels),
-                *(to.eq(scale) for to, scale in zip(parameters, scales, strict=True)),
+                *(
+                    to.eq(field)
+                    for of_map, scale in zip(parameters, scales, strict=True)
+                    for to, field in zip(of_map, scale, strict=True)
+                ),
                 running_block.eq(block),
                 all_started.eq(block.ends_pass),
             ]
@@ -233,7 +253,7 @@ class Drain(Component):
             sent = Cat(beat[k] for beat in self.parameters)[: PARAMETERS.bits]
             words = data.View(PARAMETERS.shape(), sent)
             low, middle, high = words.bias_low, words.bias_middle, words.bias_high
-            scale = Signal(SCALE, name=f"scale{k}")
+            scale = Scale.signals(k, "sent_")
             sign = Signal(name=f"sign{k}")
             m.d.comb += [
                 sign.eq(Mux(two, middle[-1], low[-1])),
@@ -288,7 +308,8 @@ class Drain(Component):
             word = self.partials.payload.words[k].as_unsigned()
             with m.If(take):
                 m.d.sync += partial[k].eq(Cat(partial[k][WORD_BITS:], word))
-            m.d.sync += summed[k].eq(self.pixel[k] + partial[k].as_signed())
+            with m.If(c.partial_in):
+                m.d.sync += summed[k].eq(self.pixel[k] + partial[k].as_signed())
             m.d.comb += values[k].eq(Mux(c.partial_in, summed[k], self.pixel[k]))
 
         # Partial sums out: three beats a pixel.
@@ -367,7 +388,7 @@ class Drain(Component):
 
     def _add(self, m):
         """Return the sum of a pixel's map lanes, ``addition(maps)`` cycles later."""
-        values = list(self.pixel)
+        values = [self.pixel[k] for k in range(self.grid.maps)]
         for stage, result in enumerate(self.results[:-1]):
             sums = [
                 Signal(signed(self.grid.acc_bits), name=f"add{stage}_{k}", reset_less=True)

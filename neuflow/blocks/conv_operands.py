@@ -46,10 +46,10 @@ def operands(m: Module, array: MacArray, masks):
         Signal(banks * WORD_BITS, name=f"s{k}_words", reset_less=True) for k in (8, 9)
     )
     masked = Signal(words_read(grid) * WORD_BITS, name="s10_words", reset_less=True)
-    # Of the first map lane, and of the others.
+    # Of the first map lane, and of the others; each a register of its own, for a simulator would have
+    # to shift words that begin in the middle of its own.
     size, others = grid.pixels * WORD_BITS, range(1, grid.tap_lanes)
-    first = Signal(size, name="s11_words", reset_less=True)
-    further = Signal(size * len(others), name="s11_further", reset_less=True)
+    lanes = [Signal(size, name=f"s11_words{k}", reset_less=True) for k in range(grid.tap_lanes)]
     word_bits = ceil_log2(WORD_BITS)
     coarse = Cat(Const(0, fine_bits + word_bits), rotate[8][fine_bits:])
     fine = Cat(Const(0, word_bits), rotate[9][:fine_bits])
@@ -62,25 +62,26 @@ def operands(m: Module, array: MacArray, masks):
     m.d.comb += read.eq((Cat(turned, turned) >> fine) & inside)
     with m.If(array.stage[9].valid):
         m.d.sync += masked.eq(read)
-    kept = Signal.like(further, name="s10_kept", reset_less=True)
+    kept = [Signal(size, name=f"s10_kept{k}", reset_less=True) for k in others]
     if grid.tap_gather:
         _gather(m, array, read, masked, kept)
 
     def words_from(step):
-        return Cat(masked[(k + step) * WORD_BITS :][:size] for k in others)
+        return masked[step * WORD_BITS :][:size]
+
+    def either(words, others, which):
+        return words ^ ((words ^ others) & which)
 
     by_taps, other, behind = _choices(m, array, by_tap)
-    plain, beyond = masked[:size].replicate(len(others)), words_from(grid.tap_gap)
-    others_too = other.replicate(len(others))
+    plain = words_from(0)
     with m.If(array.stage[10].valid):
-        m.d.sync += first.eq(masked ^ ((masked ^ masked[grid.tap_gap * WORD_BITS :]) & behind))
-        with m.If(by_taps):
-            m.d.sync += further.eq(words_from(0) ^ ((words_from(0) ^ beyond) & others_too))
-        with m.Else():
-            late = kept if grid.tap_gather else plain
-            m.d.sync += further.eq(plain ^ ((plain ^ late) & others_too))
-    pixels = [first, *(further[(k - 1) * size : k * size] for k in others)]
-    return pixels * (grid.maps // grid.tap_lanes), _weights(m, array)
+        m.d.sync += lanes[0].eq(either(plain, words_from(grid.tap_gap), behind))
+        for k, late in zip(others, kept, strict=True):
+            with m.If(by_taps):
+                m.d.sync += lanes[k].eq(either(words_from(k), words_from(k + grid.tap_gap), other))
+            with m.Else():
+                m.d.sync += lanes[k].eq(either(plain, late if grid.tap_gather else plain, other))
+    return lanes * (grid.maps // grid.tap_lanes), _weights(m, array)
 
 
 def _gather(m: Module, array: MacArray, read, words, kept):
@@ -88,10 +89,11 @@ def _gather(m: Module, array: MacArray, read, words, kept):
 
     Of the rows before, the latest first; the present one's are read for the step itself.
     """
+    size = len(kept[0])
     with m.If(array.stage[9].valid & array.stage[9].goes_on):
         m.d.sync += words.eq(words[array.grid.maps * WORD_BITS :])
     with m.If(array.stage[9].valid & array.stage[9].keeps):
-        m.d.sync += kept.eq(Cat(read[: array.grid.pixels * WORD_BITS], kept))
+        m.d.sync += [after.eq(before) for before, after in pairwise([read[:size], *kept])]
 
 
 def _choices(m: Module, array: MacArray, by_tap):

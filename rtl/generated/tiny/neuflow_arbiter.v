@@ -103,10 +103,10 @@ module neuflow_arbiter (
   assign {data__1__ready, data__0__ready} = o__valid & i__ready_102 ? o__payload : 2'h0;
   assign i__payload_99 = o__payload[1] ? data__1__payload : data__0__payload;
   assign i__valid_100 = o__valid & |({data__1__valid, data__0__valid} & o__payload);
-  assign i__valid = free_93 & (write__1__valid | write__0__valid);
+  assign i__valid = free_93 & (write__0__valid | write__1__valid);
   assign i__payload = write_chosen & ~write_chosen + 1'h1;
-  assign issue = free & |{read__3__valid, read__4__valid, read__5__valid, read__2__valid,
-    read__1__valid, read__0__valid, read__6__valid};
+  assign issue = free & |{read__3__valid, read__6__valid, read__4__valid, read__5__valid,
+    read__2__valid, read__1__valid, read__0__valid};
   assign grant = read__6__valid ? 7'h40 : {1'h0, of_rows ? rows_grant : read_grant};
   assign length = (grant[0] ? read__0__payload[31:30] : 2'h0) | (grant[1] ? read__1__payload[31:30]
     : 2'h0) | (grant[2] ? read__2__payload[31:30] : 2'h0) | (grant[3] ? read__3__payload[31:30] :
@@ -181,7 +181,7 @@ module neuflow_arbiter (
     end
   end
   always @(posedge clk) begin
-    if (~axi__r__valid | rst) begin
+    if (rst | ~axi__r__valid) begin
       response_valid <= 7'h0;
     end else begin
       response_valid <= {axi__r__id == 3'h6, axi__r__id == 3'h5, axi__r__id == 3'h4, axi__r__id ==
@@ -189,7 +189,7 @@ module neuflow_arbiter (
     end
   end
   always @(posedge clk) begin
-    if (rst | ~issue) begin
+    if (~issue | rst) begin
       asked <= 3'h0;
     end else begin
       asked <= length + 1'h1;

@@ -107,17 +107,17 @@ module neuflow_control (
     end
   end
   always @(posedge clk) begin
-    if (write_error | read_error | rst) begin
-      fault[2] <= 1'h0;
-    end else begin
-      if (hang) fault[2] <= 1'h1;
-    end
-  end
-  always @(posedge clk) begin
-    if (read_error | rst) begin
+    if (rst | read_error) begin
       fault[0] <= 1'h0;
     end else begin
       if (write_error | hang) fault[0] <= n2[0];
+    end
+  end
+  always @(posedge clk) begin
+    if (rst | write_error | read_error) begin
+      fault[2] <= 1'h0;
+    end else begin
+      if (hang) fault[2] <= 1'h1;
     end
   end
 endmodule
@@ -177,13 +177,12 @@ module \neuflow_control.counters  (
   reg [59:0] seen = 60'h0;
   reg [64:0] edge_lanes_next, map_remainder_next, useful_next;
   wire n1;
-  wire [1:0] n4, n2;
-  wire [4:0] n5, n3;
+  wire [1:0] n3, n2;
+  wire [4:0] n4;
   assign n1 = seen[32] | seen[0];
   assign n2 = 2'h2 - seen[59:58];
-  assign n3 = {1'h0, seen[58] ? seen[54:52] : 3'h0} + {seen[59] ? {seen[54:52], 1'h0} : 4'h0};
-  assign n4 = 2'h2 - seen[27:26];
-  assign n5 = {seen[26] ? seen[22:20] : 3'h0} + {seen[27] ? {seen[22:20], 1'h0} : 4'h0};
+  assign n3 = 2'h2 - seen[27:26];
+  assign n4 = {1'h0, seen[26] ? seen[22:20] : 3'h0} + {seen[27] ? {seen[22:20], 1'h0} : 4'h0};
   always @(posedge clk) begin
     mac_cycles0 <= seen[0];
     mac_cycles1 <= seen[32];
@@ -313,16 +312,16 @@ module \neuflow_control.counters  (
     end else begin
       map_remainder1 <= {1'h0, n2[0] ? seen[54:52] : 3'h0} + (n2[1] ? {seen[54:52], 1'h0} : 4'h0);
       edge_lanes1 <= {3'h5 - seen[54:52], 1'h0};
-      useful1 <= n3[3:0];
+      useful1 <= {1'h0, seen[58] ? seen[54:52] : 3'h0} + (seen[59] ? {seen[54:52], 1'h0} : 4'h0);
     end
   end
   always @(posedge clk) begin
     if (!(seen[0])) begin
       map_remainder0 <= 4'h0; edge_lanes0 <= 4'h0; useful0 <= 4'h0;
     end else begin
-      map_remainder0 <= {1'h0, n4[0] ? seen[22:20] : 3'h0} + (n4[1] ? {seen[22:20], 1'h0} : 4'h0);
+      map_remainder0 <= {1'h0, n3[0] ? seen[22:20] : 3'h0} + (n3[1] ? {seen[22:20], 1'h0} : 4'h0);
       edge_lanes0 <= {3'h5 - seen[22:20], 1'h0};
-      useful0 <= n5[3:0];
+      useful0 <= n4[3:0];
     end
   end
   always @(posedge clk) begin
@@ -360,7 +359,7 @@ module \neuflow_control.counters  (
     end
   end
   always @(posedge clk) begin
-    if (clear | rst) begin
+    if (rst | clear) begin
       total <= 64'h0;
     end else begin
       total <= total + busy;
@@ -396,7 +395,7 @@ module \neuflow_control.fetcher  (
   assign request__payload[31:29] = 3'h6;
   assign request__payload[28:0] = request__payload_q;
   assign moves = o__valid & o__ready;
-  assign n1 = clear | rst;
+  assign n1 = rst | clear;
   assign n2 = request__payload_q + 3'h4;
   assign asked = request__valid & request__ready;
   assign n3 = (under_way - response__valid) + {asked ? 3'h4 : 3'h0};
@@ -418,7 +417,7 @@ module \neuflow_control.fetcher  (
     if (rst) begin
       drop <= 4'h0; request__payload_q[28:9] <= 20'h0; request__valid <= 1'h0; under_way <= 4'h0;
     end else begin
-      if (response__valid & |drop | clear) drop <= clear ? n3 : drop - 1'h1;
+      if (clear | response__valid & |drop) drop <= clear ? n3 : drop - 1'h1;
       if (asked | clear) begin
         n4 = clear ? {host_program[19:0], 9'h0} : asked ? n2 : {20'h0, request__payload_q[8:0]};
         request__payload_q[28:9] <= n4[28:9];
@@ -444,7 +443,7 @@ module \neuflow_control.fetcher.buffer  (
   wire n1, fetch, push;
   assign fetch = |level & (~o__valid | o__ready);
   assign push = i__valid & ~level[3];
-  assign n1 = clear | rst;
+  assign n1 = rst | clear;
   neuflow_ram #(.ADDRESS(3), .DEPTH(8), .WIDTH(65)) ram (
     .clk(clk), .read_address(read_address), .read_data(o__payload), .read_enable(fetch),
       .write_address(write_address), .write_data(write_data), .write_enable(push));
@@ -481,7 +480,7 @@ module \neuflow_control.sequencer  (
   output reg [31:0] program_counter = 32'h0,
   output reg done = 1'h0,
   output reg busy = 1'h0,
-  output wire [7:0] error,
+  output reg [7:0] error = 8'h0,
   output wire [48:0] config__payload,
   output wire fence_waits,
   output wire config__valid,
@@ -490,54 +489,51 @@ module \neuflow_control.sequencer  (
 );
   reg bad = 1'h0, first = 1'h0, last_frame = 1'h0, over, steps = 1'h0, there = 1'h0, wraps = 1'h0;
   reg [1:0] empty = 2'h0, single = 2'h0, state = 2'h0;
-  reg [2:0] error_q = 3'h0;
   reg [31:0] held = 32'h0, input_base = 32'h0, input_step = 32'h0, output_base = 32'h0, output_step
     = 32'h0, ring_index = 32'h0;
   reg [32:0] at = 33'h0;
   reg [7:0] left = 8'h0, waiting0 = 8'h0, waiting1 = 8'h0;
-  wire n11, n24, n14, n5, n19, n16, n10, n4, n3, n15, n13, n23, n22, n7, n6, n20, n2, n9, n12, n18,
+  wire n11, n24, n14, n5, n19, n16, n10, n7, n3, n15, n13, n23, n22, n6, n20, n4, n2, n9, n12, n18,
     n21, n8, config__payload_last, go, moves, next_frame;
-  wire [2:0] code;
   wire [32:0] n17, n1;
+  wire [7:0] code;
   assign config__payload = {config__payload_last, at[31:0] + (first ? (held[29:28] == 2'h3 ?
     output_base : held[29:28] == 2'h2 ? input_base : held[29:28] == 1'h1 ? {host_program[20:0],
     11'h0} : 32'h0) : 32'h0), held[19:4]};
-  assign error[7:3] = 5'h0;
-  assign error[2:0] = error_q;
   assign i__ready = ~there | moves;
   assign enable = busy & ~(last_frame & frame_ends);
   assign {n21, n22} = ~at[13:12];
   assign frame_ends = state == 2'h3;
-  assign restart = n14 ? 1'h1 : n4 ? (n3 ? moves & steps : 1'h0) : 1'h0;
-  assign config__valid = n4 ? (n8 ? there & ~at[32] : 1'h0) : 1'h0;
-  assign fence_waits = n4 ? (n5 ? there & n23 & ~go : 1'h0) : 1'h0;
+  assign restart = n14 ? 1'h1 : n7 ? (n3 ? moves & steps : 1'h0) : 1'h0;
+  assign config__valid = n7 ? (n8 ? there & ~at[32] : 1'h0) : 1'h0;
+  assign fence_waits = n7 ? (n5 ? there & n23 & ~go : 1'h0) : 1'h0;
   assign n1 = ring_index + 1'h1;
-  assign n2 = moves & n4 & n3;
+  assign n2 = moves & n3 & n7;
   assign n3 = state == 2'h2;
-  assign n4 = busy & !fault;
+  assign n4 = {moves, n3} != 1'h1;
   assign n5 = !state;
-  assign n6 = {moves, n3} != 1'h1;
-  assign n7 = {moves, n5} != 1'h1;
+  assign n6 = {moves, n5} != 1'h1;
+  assign n7 = busy & !fault;
   assign n8 = state == 1'h1;
-  assign n9 = &{n7, n8 | n5, n20, n4};
+  assign n9 = &{n6, n20, n8 | n5, n7};
   assign moves = there & go;
   assign n10 = next_frame | n24;
   assign n11 = ~busy;
-  assign n12 = i__ready & ~restart;
-  assign code = |fault ? fault : {1'h0, there & at[32] & state != 2'h3 ? 2'h2 : {1'h0, n4 ? (n5 ?
-    there & bad : 1'h0) : 1'h0}};
-  assign n13 = busy & |{5'h0, code};
-  assign n14 = n24 & !{5'h0, error_q};
+  assign n12 = ~restart & i__ready;
+  assign code = |fault ? {5'h0, fault} : {6'h0, there & at[32] & state != 2'h3 ? 2'h2 : {1'h0, n7 ?
+    (n5 ? there & bad : 1'h0) : 1'h0}};
+  assign n13 = busy & |code;
+  assign n14 = n24 & !error;
   assign n15 = next_frame & last_frame;
   assign n16 = moves & n5 & (n19 & at[7:4] == 4'hb);
   assign n17 = frames_done + 1'h1;
-  assign n18 = n14 | next_frame | rst;
+  assign n18 = n14 | rst | next_frame;
   assign n19 = at[3:0] == 1'h1;
   assign n20 = {moves, n8} != 1'h1;
   assign config__payload_last = left == 1'h1;
-  assign next_frame = n4 ? (frame_ends ? &empty : 1'h0) : 1'h0;
+  assign next_frame = n7 ? (frame_ends ? &empty : 1'h0) : 1'h0;
   assign n23 = ~bad;
-  assign go = n4 ? (n3 ? 1'h1 : n8 ? config__ready : n5 ? n23 & (at[3:0] != 2'h2 | &({n21, n22} |
+  assign go = n7 ? (n3 ? 1'h1 : n8 ? config__ready : n5 ? n23 & (at[3:0] != 2'h2 | &({n21, n22} |
     (at[30] ? single : empty))) : 1'h0) : 1'h0;
   assign n24 = start & n11;
   always @(posedge clk) begin
@@ -551,7 +547,7 @@ module \neuflow_control.sequencer  (
       first <= n8 ? 1'h0 : 1'h1;
       left <= n8 ? left - 1'h1 : at[27:20];
     end
-    if (moves & n4 & n5) held <= at[31:0];
+    if (moves & n5 & n7) held <= at[31:0];
     if (n10) begin
       over = n11 | wraps;
       output_base <= over ? {host_output[20:0], 11'h0} : output_base + output_step;
@@ -566,10 +562,10 @@ module \neuflow_control.sequencer  (
   end
   always @(posedge clk) begin
     if (rst) begin
-      error_q <= 3'h0; done <= 1'h0; waiting1 <= 8'h0; single <= 2'h0; empty <= 2'h0; waiting0 <=
+      error <= 8'h0; done <= 1'h0; waiting1 <= 8'h0; single <= 2'h0; empty <= 2'h0; waiting0 <=
         8'h0; last_frame <= 1'h0;
     end else begin
-      if (n13) error_q <= code;
+      if (n13) error <= code;
       if (n13 | n14 | (clear_done | n15)) done <= n13 ? 1'h1 : n14 ? 1'h0 : n15;
       waiting1 <= (waiting1 + {n16 & at[13]}) - write_done[1];
       single <= {waiting1 <= 1'h1, waiting0 <= 1'h1};
@@ -590,9 +586,9 @@ module \neuflow_control.sequencer  (
       program_counter <= 32'h0; state <= 2'h0;
     end else begin
       if (moves & ~(n3 & steps)) program_counter <= program_counter + 1'h1;
-      if (&{{moves, at[3:0] == 2'h3, n19, n5} != 4'h9, {moves, n3, steps} != 3'h6, n4, n20,
-        {config__payload_last, moves, n8} != 2'h3, n7, n8 | n3 | n5, n6}) state <= n3 ? 2'h3 : n8 ?
-        2'h0 : n19 ? 2'h1 : 2'h2;
+      if (&{{moves, at[3:0] == 2'h3, n19, n5} != 4'h9, n20, n6, n4, n3 | n8 | n5, {moves, steps, n3}
+        != 3'h5, {config__payload_last, moves, n8} != 2'h3, n7}) state <= n3 ? 2'h3 : n8 ? 2'h0 :
+        n19 ? 2'h1 : 2'h2;
     end
   end
   always @(posedge clk) begin
@@ -603,7 +599,7 @@ module \neuflow_control.sequencer  (
     end
   end
   always @(posedge clk) begin
-    if (restart | rst) begin
+    if (rst | restart) begin
       there <= 1'h0;
     end else begin
       if (i__ready) there <= i__valid;

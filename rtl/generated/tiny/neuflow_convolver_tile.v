@@ -142,7 +142,7 @@ module \neuflow_convolver_tile.convolver  (
   output wire config__valid_64,
   input wire clk
 );
-  wire array_clk, awake, awake_171, awake_172, awake_173, awake_174, awake_175, config__ready,
+  wire array_clk, awake, awake_173, awake_174, awake_175, awake_176, awake_177, config__ready,
     config__ready_33, config__ready_46, config__ready_63, config__valid, config__valid_34,
     config_clk, drain_clk, drain_ready, follows, free, hand_over, parameters_take, parameters_valid,
     parameters_wanted, pass_done, read_113, read_enable, ready, rewind;
@@ -154,57 +154,58 @@ module \neuflow_convolver_tile.convolver  (
   wire [191:0] parameters;
   wire [219:0] config__payload;
   wire [39:0] read;
+  wire [47:0] pixel__0, pixel__1;
   wire [511:0] config__payload_43, following;
   wire [63:0] value;
-  wire [95:0] pixel;
   assign rows_source = config__payload[2:0];
   assign weights_source = config__payload_30[2:0];
   \neuflow_convolver_tile.convolver.array  array (
-    .array_gated_clk(array_clk), .awake_181(awake), .block(block),
+    .array_gated_clk(array_clk), .awake_184(awake), .block(block),
       .config__payload(config__payload_43), .config__ready(config__ready_46),
       .configured(config__valid_47), .coordinates_gated_rst(array_gated_rst),
       .drain_ready(drain_ready), .fill(fill), .following(following), .follows(follows),
       .hand_over(hand_over), .idle(idle), .issue(tap), .lanes(lanes), .maps(maps),
-      .pass_done(pass_done), .pixel(pixel), .read(read), .read_enable(read_enable),
-      .released(released), .shift(shift), .stored(stored), .wait_drain(wait_drain),
-      .wait_rows(wait_rows), .wait_weights(wait_weights), .weights(value), .weights_free(free),
-      .weights_read(read_113), .weights_ready(ready), .weights_rewind(rewind), .words_281(words));
+      .pass_done(pass_done), .pixel__0(pixel__0), .pixel__1(pixel__1), .read(read),
+      .read_enable(read_enable), .released(released), .shift(shift), .stored(stored),
+      .wait_drain(wait_drain), .wait_rows(wait_rows), .wait_weights(wait_weights), .weights(value),
+      .weights_free(free), .weights_read(read_113), .weights_ready(ready), .weights_rewind(rewind),
+      .words_284(words));
   neuflow_clock_gate array_gate (
     .awake(awake), .clk(clk), .gated(array_clk), .rst(array_gated_rst));
   \neuflow_convolver_tile.convolver.config_conv_array  config_conv_array (
-    .awake(awake_174), .bus__payload(bus__payload), .bus__ready(config__2__ready),
+    .awake(awake_176), .bus__payload(bus__payload), .bus__ready(config__2__ready),
       .bus__valid(bus__valid_41), .columns(columns), .config_gated_clk(config_clk),
       .config_gated_rst(array_gated_rst), .full(follows), .held(config__payload_43),
       .o__ready(config__ready_46), .o__valid(config__valid_47), .words(following));
   \neuflow_convolver_tile.convolver.config_conv_drain  config_conv_drain (
-    .awake(awake_175), .bus__payload(bus__payload), .bus__ready(config__3__ready),
+    .awake(awake_177), .bus__payload(bus__payload), .bus__ready(config__3__ready),
       .bus__valid(bus__valid_58), .columns(columns), .config_gated_clk(config_clk),
       .config_gated_rst(array_gated_rst), .held(config__payload_60), .o__ready(config__ready_63),
       .o__valid(config__valid_64));
   \neuflow_convolver_tile.convolver.config_conv_rows  config_conv_rows (
-    .awake(awake_172), .bus__payload(bus__payload), .bus__ready(config__0__ready),
+    .awake(awake_174), .bus__payload(bus__payload), .bus__ready(config__0__ready),
       .bus__valid(bus__valid), .columns(columns), .config_gated_clk(config_clk),
       .config_gated_rst(array_gated_rst), .held(config__payload), .o__ready(config__ready),
       .o__valid(config__valid));
   \neuflow_convolver_tile.convolver.config_conv_weights  config_conv_weights (
-    .awake(awake_173), .bus__payload(bus__payload), .bus__ready(config__1__ready),
+    .awake(awake_175), .bus__payload(bus__payload), .bus__ready(config__1__ready),
       .bus__valid(bus__valid_28), .columns(columns), .config_gated_clk(config_clk),
       .config_gated_rst(array_gated_rst), .held(config__payload_30), .o__ready(config__ready_33),
       .o__valid(config__valid_34));
   neuflow_clock_gate config_gate (
-    .awake(|{awake_175, awake_174, awake_173, awake_172}), .clk(clk), .gated(config_clk),
+    .awake(|{awake_177, awake_176, awake_175, awake_174}), .clk(clk), .gated(config_clk),
       .rst(array_gated_rst));
   \neuflow_convolver_tile.convolver.drain  drain (
-    .awake_142(awake_171), .block(block), .config__payload(config__payload_60),
+    .awake_156(awake_173), .block(block), .config__payload(config__payload_60),
       .config__ready(config__ready_63), .config__valid(config__valid_64),
       .drain_gated_clk(drain_clk), .drain_gated_rst(array_gated_rst), .hand_over(hand_over),
       .held(held), .o__payload(o__payload_85), .o__ready(o__ready_87), .o__valid(o__valid_89),
       .parameters(parameters), .parameters_valid(parameters_valid),
       .parameters_wanted(parameters_wanted), .partials__payload(partials__payload),
-      .partials__ready(partials__ready), .partials__valid(partials__valid), .pixel(pixel),
-      .ready(drain_ready), .start(parameters_take), .step(shift));
+      .partials__ready(partials__ready), .partials__valid(partials__valid), .pixel__0(pixel__0),
+      .pixel__1(pixel__1), .ready(drain_ready), .start(parameters_take), .step(shift));
   neuflow_clock_gate drain_gate (
-    .awake(awake_171), .clk(clk), .gated(drain_clk), .rst(array_gated_rst));
+    .awake(awake_173), .clk(clk), .gated(drain_clk), .rst(array_gated_rst));
   \neuflow_convolver_tile.convolver.row_store  row_store (
     .clk(clk), .config__payload(config__payload), .config__ready(config__ready),
       .config__valid(config__valid), .i__payload(i__payload), .i__ready(rows__ready),
@@ -217,7 +218,7 @@ module \neuflow_convolver_tile.convolver  (
       .i__ready(weights__ready), .i__valid(i__valid_77), .listening(weights_listening),
       .parameters(parameters), .parameters_beats(config__payload_60[135:134]),
       .parameters_take(parameters_take), .parameters_valid(parameters_valid),
-      .parameters_wanted(parameters_wanted), .port_2440_16(block[17:16]), .read(read_113),
+      .parameters_wanted(parameters_wanted), .port_2458_16(block[17:16]), .read(read_113),
       .ready(ready), .rewind(rewind), .value(value), .weights_gated_rst(array_gated_rst));
 endmodule
 
@@ -234,12 +235,13 @@ module \neuflow_convolver_tile.convolver.array  (
   output wire wait_weights,
   output wire wait_drain,
   output wire [15:0] released,
-  output wire awake_181,
+  output wire awake_184,
+  output wire [47:0] pixel__0,
+  output wire [47:0] pixel__1,
   input wire shift,
   input wire [15:0] stored,
-  input wire [127:0] words_281,
+  input wire [127:0] words_284,
   input wire weights_ready,
-  output wire [95:0] pixel,
   output reg [5:0] maps = 6'h0,
   output wire [5:0] lanes,
   output wire config__ready,
@@ -256,97 +258,94 @@ module \neuflow_convolver_tile.convolver.array  (
   input wire coordinates_gated_rst
 );
   reg n19, n13, n18, n12, n17, n11, n16, n10, n15, n9, n14, n8, active = 1'h0, after, begins = 1'h1,
-    block_ends_ends = 1'h0, by_tap = 1'h0, due = 1'h0, gathers = 1'h0, group_ends_ends = 1'h0,
-    in_flight = 1'h0, kx_ends_ends = 1'h0, ky_ends_ends = 1'h0, left = 1'h0, move_153 = 1'h0, named
-    = 1'h0, odd = 1'h0, one_channel = 1'h0, pass_ends_ends = 1'h0, s10_by_taps = 1'h0, s9_rotate =
-    1'h0, settled = 1'h0, spread = 1'h0, starts_block = 1'h1, wraps_87 = 1'h0;
+    begun = 1'h0, block_ends_ends = 1'h0, by_tap = 1'h0, due = 1'h0, gathers = 1'h0, group_ends_ends
+    = 1'h0, in_flight = 1'h0, kx_ends_ends = 1'h0, ky_ends_ends = 1'h0, left = 1'h0, move_155 =
+    1'h0, named = 1'h0, odd = 1'h0, one_channel = 1'h0, pass_ends_ends = 1'h0, s10_by_taps = 1'h0,
+    s9_rotate = 1'h0, settled = 1'h0, spread = 1'h0, starts_block = 1'h1, wraps_89 = 1'h0;
   reg [10:0] reciprocal = 11'h0;
-  reg [127:0] n5, s10_words = 128'h0, s8_words = 128'h0, s9_words_133 = 128'h0;
+  reg [127:0] n5, s10_words = 128'h0, s8_words = 128'h0, s9_words_135 = 128'h0;
   reg [12:0] s1 = 13'h0, s2 = 13'h0, s3 = 13'h0, s4 = 13'h0, s5 = 13'h0, s6 = 13'h0, s7 = 13'h0, s8
     = 13'h0, s9 = 13'h0;
   reg [14:0] columns = 15'h0, rows = 15'h0;
   reg [15:0] first_x = 16'h0, first_y = 16'h0, kept = 16'h0, last_row = 16'h0;
-  reg [16:0] bottom_beyond = 17'h0, right_beyond = 17'h0, s6_bottom = 17'h0, s6_first = 17'h0,
-    s6_last = 17'h0, s6_left = 17'h0, s6_right = 17'h0, s6_top = 17'h0, top_beyond_q = 17'h0;
+  reg [16:0] bottom_beyond = 17'h0, last_beyond = 17'h0, s6_bottom = 17'h0, s6_first = 17'h0,
+    s6_last = 17'h0, s6_left = 17'h0, s6_right = 17'h0, s6_top = 17'h0, first_beyond_q = 17'h0;
   reg [17:0] s3_first = 18'h0, s3_left = 18'h0, s3_top = 18'h0, tap_x = 18'h0, tap_y = 18'h0;
   reg [18:0] s4_bottom = 19'h0, s4_first = 19'h0, s4_last = 19'h0, s4_left = 19'h0, s4_right =
     19'h0, s4_top = 19'h0;
-  reg [19:0] block_ends_left = 20'h0, group = 20'h0, group_start = 20'h0, kept_248 = 20'h0, kept_253
-    = 20'h0, move = 20'h0, move_102 = 20'h0, next_channel = 20'h0, next_group = 20'h0,
-    pass_ends_left = 20'h0, position = 20'h0, position_264 = 20'h0, position_268 = 20'h0,
-    position_269 = 20'h0, row_start = 20'h0, step_y_wrap = 20'h0, wrapped = 20'h0, wrapped_255 =
-    20'h0, far0_q = 20'h0, far1_q = 20'h0;
+  reg [19:0] block_ends_left = 20'h0, group = 20'h0, group_start = 20'h0, kept_251 = 20'h0, kept_256
+    = 20'h0, move = 20'h0, move_104 = 20'h0, next_channel = 20'h0, next_group = 20'h0,
+    pass_ends_left = 20'h0, position = 20'h0, position_267 = 20'h0, position_271 = 20'h0,
+    position_272 = 20'h0, row_start = 20'h0, step_y_wrap = 20'h0, wrapped = 20'h0, wrapped_258 =
+    20'h0;
   reg [1:0] behind = 2'h0, met = 2'h0, rows_on = 2'h0;
-  reg [20:0] gap = 21'h0, kept_less = 21'h0, kept_less_254 = 21'h0, move_less = 21'h0, move_less_104
-    = 21'h0, row_less = 21'h0, wrapped_less = 21'h0, wrapped_less_257 = 21'h0;
+  reg [20:0] n33, gap = 21'h0, kept_less = 21'h0, kept_less_257 = 21'h0, move_less = 21'h0,
+    move_less_106 = 21'h0, row_less = 21'h0, wrapped_less = 21'h0, wrapped_less_260 = 21'h0;
   reg [20:3] rounds_q = 18'h0;
-  reg [21:0] far1_less = 22'h0, group_less = 22'h0, next_x_beyond;
-  reg [22:0] far0_less_q = 23'h0;
-  reg [2:0] bottom = 3'h0, first_213 = 3'h0, last_218 = 3'h0, left_224 = 3'h0, read_end0 = 3'h0,
+  reg [21:0] n35, group_less = 22'h0, next_x_beyond, step_y_wrap_beyond;
+  reg [22:0] far1_less = 23'h0, far0_q = 23'h0, far0_less_q = 23'h0, far1_q = 23'h0;
+  reg [2:0] bottom = 3'h0, first_216 = 3'h0, last_221 = 3'h0, left_227 = 3'h0, read_end0 = 3'h0,
     read_end1 = 3'h0, read_end2 = 3'h0, right = 3'h0, rotate = 3'h0, s7_rotate = 3'h0, s8_rotate =
     3'h0, settling = 3'h7, top = 3'h0, lanes_q = 3'h0, s14_q = 3'h0;
   reg [31:0] s10_weights = 32'h0, s11_weights = 32'h0, s3_weights = 32'h0, s4_weights = 32'h0,
     s5_weights = 32'h0, s6_weights = 32'h0, s7_weights = 32'h0, s8_weights = 32'h0, s9_weights =
     32'h0;
-  reg [3:0] flushing = 4'h0, phase = 4'h0, phase_79 = 4'h0, s10 = 4'h0, s11 = 4'h0, s12 = 4'h0, s13
+  reg [3:0] flushing = 4'h0, phase = 4'h0, phase_81 = 4'h0, s10 = 4'h0, s11 = 4'h0, s12 = 4'h0, s13
     = 4'h0;
-  reg [4:0] n6, delta_less = 5'h0, delta_less_81 = 5'h0, s7_behind = 5'h0, s8_masks = 5'h0;
+  reg [4:0] n6, delta_less = 5'h0, delta_less_83 = 5'h0, s7_behind = 5'h0, s8_masks = 5'h0;
   reg [59:0] absent = 60'h0;
   reg [5:0] kx_ends_left = 6'h0, ky_ends_left = 6'h0, s1_split = 6'h0, s4_split = 6'h0, s5_bottom =
     6'h0, s5_first = 6'h0, s5_last = 6'h0, s5_left = 6'h0, s5_right = 6'h0, s5_top = 6'h0, s6_split
     = 6'h0, s9_split = 6'h0;
   reg [63:0] beat = 64'h0;
-  reg [79:0] s10_behind = 80'h0, s10_kept = 80'h0, s10_other = 80'h0, s9_behind, words = 80'h0,
-    words_160 = 80'h0;
+  reg [79:0] s10_behind = 80'h0, s10_kept1 = 80'h0, s10_other = 80'h0, s9_behind, words = 80'h0,
+    words_162 = 80'h0;
   reg [7:0] s9_masks_q = 8'h0;
-  reg [8:0] channel_base = 9'h0, linear = 9'h0, offset = 9'h0, offset_258 = 9'h0;
+  reg [8:0] channel_base = 9'h0, linear = 9'h0, offset = 9'h0, offset_261 = 9'h0;
   reg [9:0] group_ends_left = 10'h0;
-  wire n71, n57, n35, n70, n55, n34, n53, n50, n51, n65, n49, n32, n3, n36, n47, n48, n46, n66, n7,
-    n45, n69, n43, n44, n37, n68, n24, n25, n21, n22, n4, n20, n72, n60, n59, n39, n40, n52, n54,
+  wire n68, n57, n31, n67, n55, n30, n53, n50, n51, n62, n49, n28, n3, n36, n47, n48, n46, n63, n7,
+    n45, n66, n43, n44, n37, n65, n24, n25, n21, n22, n4, n20, n69, n60, n59, n39, n40, n52, n54,
     n56, n58, n61, n42, awake, block_ends, coordinates_clk, ends_x, fed, first_channel, frees, full,
     goes_on, group_ends, ky_ends, names, no_drain, no_rows, no_weights, pass_ends, s0_last, starts,
-    stays, take_155, wraps, wraps_82;
-  wire [10:0] n62, n63, n64, n31;
-  wire [127:0] n67, s9_words;
-  wire [14:0] column, row, where, where_275, where_276;
-  wire [15:0] first_x_204, first_y_206, free, last_row_199;
+    stays, take_157, wraps, wraps_84;
+  wire [127:0] n64, s9_words;
+  wire [14:0] column, row, where, where_278, where_279;
+  wire [15:0] first_x_207, first_y_209, free, last_row_202;
   wire [19:0] n41, n38;
-  wire [1:0] n26, rows_on_195;
-  wire [20:0] n29;
-  wire [21:0] n28, behind0_beyond, behind1_beyond, next_group_beyond, next_row_beyond,
-    step_y_wrap_beyond;
-  wire [22:0] n27;
+  wire [1:0] n26, rows_on_198;
+  wire [21:0] n27, behind0_beyond, behind1_beyond, next_group_beyond, next_row_beyond;
+  wire [22:0] n32;
   wire [2:0] n1, n2, count, turn;
   wire [31:0] s2_weights;
   wire [3:0] end0, end1;
-  wire [4:0] behind_246;
-  wire [5:0] n33, n30, over, over_80, split;
+  wire [4:0] behind_249;
+  wire [5:0] n29, n34, over, over_82, split;
   wire [7:0] n23;
   assign config__ready = flushing[3];
   assign lanes[5:3] = 3'h0;
   assign read_enable = s6[0];
   assign lanes[2:0] = lanes_q;
-  assign {n30[5], n30[3:0]} = config__payload[116:113] - 1'h1;
+  assign {n34[5], n34[3:0]} = config__payload[116:113] - 1'h1;
   assign idle = ~active;
-  assign {n27[22], n27[20:0]} = $signed({rounds_q, 3'h0}) - $signed({1'h0,
+  assign {n32[22], n32[20:0]} = $signed({rounds_q, 3'h0}) - $signed({1'h0,
     config__payload[224:205]});
   assign weights_read = issue & n50;
   assign weights_free = issue & (pass_ends | config__payload[413]);
-  assign issue = active & ~(n66 | stays);
+  assign issue = active & ~(n63 | stays);
   assign fill = begins & ~full;
   assign wait_rows = active & no_rows;
   assign wait_weights = active & ~no_rows & no_weights;
-  assign wait_drain = active & ~n66 & stays;
+  assign wait_drain = active & ~n63 & stays;
   assign released = pass_done ? 16'h0 : kept;
-  assign awake_181 = |{s10[0], s9[0], s8[0], s7[0], s5[0], s4[0], s3[0], s1[0], s13[0], s12[0],
-    s11[0], s6[0], s2[0], hand_over, s14_q[0], frees, shift, issue, starts, awake} | n20;
+  assign awake_184 = |{s10[0], s9[0], s8[0], s7[0], s5[0], s4[0], s3[0], s1[0], s13[0], s12[0],
+    s11[0], s6[0], s2[0], hand_over, s14_q[0], frees, shift, awake, starts, issue} | n20;
   assign weights_rewind = issue & group_ends;
   assign n3 = active & begins & full;
   assign ends_x = kx_ends_ends & ~(goes_on & due) | gathers;
   assign no_drain = in_flight | ~drain_ready;
-  assign take_155 = hand_over | shift;
+  assign take_157 = hand_over | shift;
   assign s2_weights = s2[1] ? beat[63:32] : beat[31:0];
-  assign s9_words = n67 & {{48{s9_masks_q[7]}}, {16{s9_masks_q[4]}}, {16{s9_masks_q[3]}},
+  assign s9_words = n64 & {{48{s9_masks_q[7]}}, {16{s9_masks_q[4]}}, {16{s9_masks_q[3]}},
     {16{s9_masks_q[2]}}, {16{s9_masks_q[1]}}, {16{s9_masks_q[0]}}};
   assign n4 = s9[0] & s9[10];
   assign n7 = s6[0] & s6[7];
@@ -361,42 +360,36 @@ module \neuflow_convolver_tile.convolver.array  (
   assign end0 = (turn + s4_split[2:0]) + spread;
   assign end1 = (turn + s4_split[5:3]) + (spread ? 4'h8 - s4_split[5:3] : 4'h0);
   assign n26 = {~end0[3]} + {~end1[3]};
-  assign behind1_beyond = $signed({1'h0, position}) + $signed(far1_less);
+  assign behind1_beyond = $signed({1'h0, position}) + $signed(far1_less[21:0]);
   assign behind0_beyond = $signed({1'h0, position}) + $signed({far0_less_q[22], far0_less_q[20:0]});
   assign next_group_beyond = $signed({1'h0, group_start}) + $signed(group_less);
-  assign step_y_wrap_beyond = $signed({1'h0, config__payload[284:265]}) + $signed(row_less);
-  assign n28 = $signed((rows_on[0] ? {gap[20], gap} : 22'h0) + (rows_on[1] ? {gap, 1'h0} : 22'h0)) +
+  assign n27 = $signed((rows_on[0] ? {gap[20], gap} : 22'h0) + (rows_on[1] ? {gap, 1'h0} : 22'h0)) +
     $signed(4'h5);
-  assign wraps_82 = $signed(over_80) >= $signed(1'h0);
+  assign wraps_84 = $signed(over_82) >= $signed(1'h0);
   assign wraps = $signed(over) >= $signed(1'h0);
-  assign n29 = config__payload[264:245] + 1'h1;
-  assign n31 = config__payload[116] ? {3'h0, config__payload[115] ? {1'h0, config__payload[114] ?
-    {3'h4, config__payload[113] ? 4'h5 : 4'ha} : {2'h2, config__payload[113] ? 5'hf : 5'h16}} :
-    config__payload[114] ? {2'h1, config__payload[113] ? 6'h1e : 6'h27} : config__payload[113] ?
-    8'h72 : 8'h80} : n64;
   assign goes_on = config__payload[52] & kx_ends_ends;
   assign names = config__payload[52] ? gathers & ~named : config__payload[51] & kx_ends_ends;
   assign pass_ends = group_ends & pass_ends_ends;
   assign group_ends = block_ends & group_ends_ends;
   assign ky_ends = ends_x & ky_ends_ends;
   assign s0_last = issue & block_ends;
-  assign n32 = issue & pass_ends;
-  assign n33 = n65 ? config__payload[451:446] : 6'h2;
-  assign n34 = config__payload[49:30] == 1'h1;
-  assign n35 = config__payload[58:53] == 1'h1;
+  assign n28 = issue & pass_ends;
+  assign n29 = n62 ? config__payload[451:446] : 6'h2;
+  assign n30 = config__payload[49:30] == 1'h1;
+  assign n31 = config__payload[58:53] == 1'h1;
   assign n36 = idle & ~s1[0] & ~s2[0];
   assign n37 = s2[0] & ~s2[8];
-  assign n38 = n68 ? (wraps_87 & $signed(next_row_beyond) >= $signed(1'h0) ? next_row_beyond[19:0] :
-    row_start + move_102) : n41;
-  assign n39 = |{s2[0], n37, n68, n36};
-  assign n40 = {n37, n36} != 2'h2;
+  assign n38 = n65 ? (wraps_89 & $signed(next_row_beyond) >= $signed(1'h0) ? next_row_beyond[19:0] :
+    row_start + move_104) : n41;
+  assign n39 = |{s2[0], n36, n65, n37};
+  assign n40 = {n36, n37} != 1'h1;
   assign n41 = s2[5] ? next_group : group_start;
   assign first_channel = config__payload[50] ? s2[5] : s2[3];
-  assign n42 = n39 & {n37, n68, n36} != 2'h2 & n40;
-  assign n43 = n36 | n69 & first_channel;
-  assign n44 = n69 | absent[0];
+  assign n42 = n39 & {n36, n65, n37} != 2'h2 & n40;
+  assign n43 = n36 | n66 & first_channel;
+  assign n44 = n66 | absent[0];
   assign n45 = s2[0] & s2[9];
-  assign over_80 = $signed({1'h0, phase_79}) + $signed(delta_less_81);
+  assign over_82 = $signed({1'h0, phase_81}) + $signed(delta_less_83);
   assign over = $signed({1'h0, phase}) + $signed(delta_less);
   assign n46 = s1[0] & s1[7];
   assign n47 = n36 | s2[0] & s2[4];
@@ -405,64 +398,60 @@ module \neuflow_convolver_tile.convolver.array  (
   assign block_ends = ky_ends & block_ends_ends;
   assign n50 = ~odd;
   assign n51 = idle | weights_rewind & pass_ends_ends;
-  assign n52 = n51 | weights_rewind;
+  assign n52 = weights_rewind | n51;
   assign n53 = idle | s0_last & group_ends_ends;
   assign n54 = s0_last | n53;
-  assign n55 = idle | n70 & block_ends_ends;
-  assign n56 = n70 | n55;
-  assign n57 = idle | n71 & ky_ends_ends;
-  assign n58 = n57 | n71;
-  assign n59 = idle | n71;
-  assign n60 = idle | n72 & kx_ends_ends;
-  assign n61 = n60 | n72;
-  assign n62 = config__payload[113] ? 11'h400 : 11'h0;
-  assign n63 = config__payload[114] ? {1'h0, config__payload[113] ? 10'h156 : 10'h200} : n62;
-  assign n64 = config__payload[115] ? {2'h0, config__payload[114] ? {3'h2, config__payload[113] ?
-    6'h13 : 6'h2b} : config__payload[113] ? 9'hcd : 9'h100} : n63;
-  assign n65 = config__payload[51] ? names : config__payload[50] | group_ends_ends;
-  assign n66 = no_rows | no_weights;
+  assign n55 = idle | n67 & block_ends_ends;
+  assign n56 = n55 | n67;
+  assign n57 = idle | n68 & ky_ends_ends;
+  assign n58 = n57 | n68;
+  assign n59 = idle | n68;
+  assign n60 = idle | n69 & kx_ends_ends;
+  assign n61 = n60 | n69;
+  assign n62 = config__payload[51] ? names : config__payload[50] | group_ends_ends;
+  assign n63 = no_rows | no_weights;
   assign stays = block_ends & no_drain;
   assign no_rows = begins & ~(full & fed);
   assign no_weights = n50 & ~weights_ready;
-  assign n67 = {2{s9_words_133}} >> {s9_rotate, 4'h0};
-  assign n68 = s2[0] & ~s2[4];
-  assign next_row_beyond = $signed({1'h0, row_start}) + $signed(move_less_104);
-  assign n69 = n48 & s2[4];
-  assign n70 = issue & ky_ends;
-  assign n71 = issue & ends_x;
-  assign n72 = issue & ~gathers;
+  assign n64 = {2{s9_words_135}} >> {s9_rotate, 4'h0};
+  assign n65 = s2[0] & ~s2[4];
+  assign next_row_beyond = $signed({1'h0, row_start}) + $signed(move_less_106);
+  assign n66 = n48 & s2[4];
+  assign n67 = issue & ky_ends;
+  assign n68 = issue & ends_x;
+  assign n69 = issue & ~gathers;
   neuflow_locator behind0 (
-    .clk(array_gated_clk), .linear(linear), .position(position_268),
-      .ring(config__payload[224:205]), .rst(coordinates_gated_rst), .turn(n1), .where(where_276));
+    .clk(array_gated_clk), .linear(linear), .position(position_271),
+      .ring(config__payload[224:205]), .rst(coordinates_gated_rst), .turn(n1), .where(where_279));
   neuflow_locator behind1 (
-    .clk(array_gated_clk), .linear(linear), .position(position_269),
-      .ring(config__payload[224:205]), .rst(coordinates_gated_rst), .turn(n2), .where(where_275));
+    .clk(array_gated_clk), .linear(linear), .position(position_272),
+      .ring(config__payload[224:205]), .rst(coordinates_gated_rst), .turn(n2), .where(where_278));
   \neuflow_convolver_tile.convolver.array.coordinates  coordinates (
-    .awake(awake), .behind(behind_246), .column(column), .config_2(config__payload),
+    .awake(awake), .behind(behind_249), .column(column), .config_2(config__payload),
       .configured(configured), .coordinates_gated_clk(coordinates_clk),
       .coordinates_gated_rst(coordinates_gated_rst), .count(count), .fed(fed),
-      .first_x(first_x_204), .first_y(first_y_206), .following(following), .follows(follows),
-      .free(free), .full(full), .last(pass_ends_ends), .last_row(last_row_199), .moves(configured &
-      flushing[3]), .reached(rows_on_195), .row(row), .split(split), .stored(stored), .take(n3 & fed
+      .first_x(first_x_207), .first_y(first_y_209), .following(following), .follows(follows),
+      .free(free), .full(full), .last(pass_ends_ends), .last_row(last_row_202), .moves(configured &
+      flushing[3]), .reached(rows_on_198), .row(row), .split(split), .stored(stored), .take(n3 & fed
       & weights_ready & ~(one_channel & ends_x & no_drain)));
   neuflow_clock_gate coordinates_gate (
     .awake(awake), .clk(array_gated_clk), .gated(coordinates_clk), .rst(coordinates_gated_rst));
   neuflow_locator locator (
-    .clk(array_gated_clk), .linear(linear), .position(position_264),
+    .clk(array_gated_clk), .linear(linear), .position(position_267),
       .ring(config__payload[224:205]), .rst(coordinates_gated_rst), .turn(turn), .where(where));
   neuflow_mac_row map0 (
-    .behind(behind), .clk(array_gated_clk), .copy(s13[3]), .first(s12[2]), .move(move_153),
-      .multiply(s11[0]), .out(pixel[47:0]), .rst(coordinates_gated_rst), .take(take_155),
+    .behind(behind), .clk(array_gated_clk), .copy(s13[3]), .first(s12[2]), .move(move_155),
+      .multiply(s11[0]), .out(pixel__0), .rst(coordinates_gated_rst), .take(take_157),
       .valid(s12[0]), .weight(s11_weights[15:0]), .words(words));
   neuflow_mac_row map1 (
-    .behind(behind), .clk(array_gated_clk), .copy(s13[3]), .first(s12[2]), .move(move_153),
-      .multiply(s11[0]), .out(pixel[95:48]), .rst(coordinates_gated_rst), .take(take_155),
-      .valid(s12[0]), .weight(s11_weights[31:16]), .words(words_160));
+    .behind(behind), .clk(array_gated_clk), .copy(s13[3]), .first(s12[2]), .move(move_155),
+      .multiply(s11[0]), .out(pixel__1), .rst(coordinates_gated_rst), .take(take_157),
+      .valid(s12[0]), .weight(s11_weights[31:16]), .words(words_162));
   always @(posedge array_gated_clk) begin
     {s9_masks_q[7], s9_masks_q[4:0]} <= {s8_masks[4], spread ? {s8_masks[3:1], {2{s8_masks[0]}}} :
       s8_masks};
     offset <= phase * config__payload[329:321];
-    offset_258 <= phase_79 * config__payload[349:341];
+    offset_261 <= phase_81 * config__payload[349:341];
     s7_rotate <= rotate;
     s8_rotate <= s7_rotate;
     s9_rotate <= s8_rotate[0];
@@ -477,8 +466,8 @@ module \neuflow_convolver_tile.convolver.array  (
     s3_weights[15:0] <= s2_weights[15:0];
     if (s1[0]) beat <= weights;
     if (s10[0]) begin
-      words_160 <= s10_by_taps ? s10_words[95:16] ^ (s10_words[95:16] ^ s10_words[111:32]) &
-        s10_other : s10_words[79:0] ^ (s10_words[79:0] ^ s10_kept) & s10_other;
+      words_162 <= s10_by_taps ? s10_words[95:16] ^ (s10_words[95:16] ^ s10_words[111:32]) &
+        s10_other : s10_words[79:0] ^ (s10_words[79:0] ^ s10_kept1) & s10_other;
       words <= s10_words[79:0] ^ (s10_words[79:0] ^ s10_words[95:16]) & s10_behind;
     end
     if (s9[0]) begin
@@ -487,25 +476,25 @@ module \neuflow_convolver_tile.convolver.array  (
       s10_other <= {80{s9[12]}} | s9_behind;
       s10_by_taps <= by_tap & ~s9[12];
     end
-    if (s9[0] & s9[11]) s10_kept <= s9_words[79:0];
+    if (s9[0] & s9[11]) s10_kept1 <= s9_words[79:0];
     if (s9[0] | n4) s10_words[95:0] <= n4 ? s10_words[127:32] : s9_words[95:0];
     if (s8[0]) begin
       n5 = {2{s8_words}} >> {s8_rotate[2:1], 5'h0};
-      s9_words_133 <= n5;
+      s9_words_135 <= n5;
     end
     if (s7[0]) begin
-      n6 = ~(5'h1f << last_218) & ~(~(5'h1f << first_213));
-      s8_words <= words_281;
-      s8_masks <= {(s7_behind[4] ? columns[14:12] >= left_224 & columns[14:12] < right : n6[4]) &
-        (rows[14:12] >= top & rows[14:12] < bottom), (s7_behind[3] ? columns[11:9] >= left_224 &
+      n6 = ~(5'h1f << last_221) & ~(~(5'h1f << first_216));
+      s8_words <= words_284;
+      s8_masks <= {(s7_behind[4] ? columns[14:12] >= left_227 & columns[14:12] < right : n6[4]) &
+        (rows[14:12] >= top & rows[14:12] < bottom), (s7_behind[3] ? columns[11:9] >= left_227 &
         columns[11:9] < right : n6[3]) & (rows[11:9] >= top & rows[11:9] < bottom), (s7_behind[2] ?
-        columns[8:6] >= left_224 & columns[8:6] < right : n6[2]) & (rows[8:6] >= top & rows[8:6] <
-        bottom), (s7_behind[1] ? columns[5:3] >= left_224 & columns[5:3] < right : n6[1]) &
-        (rows[5:3] >= top & rows[5:3] < bottom), (s7_behind[0] ? columns[2:0] >= left_224 &
+        columns[8:6] >= left_227 & columns[8:6] < right : n6[2]) & (rows[8:6] >= top & rows[8:6] <
+        bottom), (s7_behind[1] ? columns[5:3] >= left_227 & columns[5:3] < right : n6[1]) &
+        (rows[5:3] >= top & rows[5:3] < bottom), (s7_behind[0] ? columns[2:0] >= left_227 &
         columns[2:0] < right : n6[0]) & (rows[2:0] >= top & rows[2:0] < bottom)};
     end
     if (n7) begin
-      s7_behind <= behind_246;
+      s7_behind <= behind_249;
       columns <= column;
       rows <= row;
     end
@@ -519,9 +508,9 @@ module \neuflow_convolver_tile.convolver.array  (
       bottom <= s6_bottom[12:10] | {3{n8}};
       top <= s6_top[12:10] | {3{n9}};
       right <= s6_right[12:10] | {3{n10}};
-      left_224 <= s6_left[12:10] | {3{n11}};
-      last_218 <= s6_last[12:10] | {3{n12}};
-      first_213 <= s6_first[12:10] | {3{n13}};
+      left_227 <= s6_left[12:10] | {3{n11}};
+      last_221 <= s6_last[12:10] | {3{n12}};
+      first_216 <= s6_first[12:10] | {3{n13}};
     end
     if (s5[0]) begin
       s6_bottom <= s5_bottom * reciprocal;
@@ -547,11 +536,11 @@ module \neuflow_convolver_tile.convolver.array  (
     end
     if (s3[0]) begin
       s4_bottom <= $signed(bottom_beyond) - $signed(s3_top);
-      s4_top <= $signed({top_beyond_q[16], top_beyond_q[3:0]}) - $signed(s3_top);
-      s4_right <= $signed(right_beyond) - $signed(s3_left);
-      s4_left <= $signed({top_beyond_q[16], top_beyond_q[3:0]}) - $signed(s3_left);
-      s4_last <= $signed(right_beyond) - $signed(s3_first);
-      s4_first <= $signed({top_beyond_q[16], top_beyond_q[3:0]}) - $signed(s3_first);
+      s4_top <= $signed({first_beyond_q[16], first_beyond_q[3:0]}) - $signed(s3_top);
+      s4_right <= $signed(last_beyond) - $signed(s3_left);
+      s4_left <= $signed({first_beyond_q[16], first_beyond_q[3:0]}) - $signed(s3_left);
+      s4_last <= $signed(last_beyond) - $signed(s3_first);
+      s4_first <= $signed({first_beyond_q[16], first_beyond_q[3:0]}) - $signed(s3_first);
     end
     if (s2[0]) begin
       s3_top <= $signed({1'h0, first_y}) + $signed(tap_y);
@@ -561,7 +550,7 @@ module \neuflow_convolver_tile.convolver.array  (
   end
   always @(posedge array_gated_clk) begin
     if (|{s10[0], s9[0], s8[0], s7[0], s5[0], s4[0], s3[0], s1[0], s13[0], s12[0], s11[0], s6[0],
-      s2[0], hand_over, s14_q[0], frees, shift, coordinates_gated_rst, issue, starts, awake}) begin
+      s2[0], hand_over, s14_q[0], frees, shift, coordinates_gated_rst, awake, starts, issue}) begin
       settling <= 3'h7;
     end else begin
       if (n20) settling <= settling - 1'h1;
@@ -569,77 +558,53 @@ module \neuflow_convolver_tile.convolver.array  (
   end
   always @(posedge array_gated_clk) begin
     if (coordinates_gated_rst) begin
-      move_153 <= 1'h0; read <= 40'h0; read_end2 <= 3'h0; read_end1 <= 3'h0; read_end0 <= 3'h0; met
-        <= 2'h0; position_269 <= 20'h0; far1_less <= 22'h0; far1_q <= 20'h0; position_268 <= 20'h0;
-        {far0_less_q[22], far0_less_q[20:0]} <= 22'h0; far0_q <= 20'h0; rounds_q <= 18'h0; rotate <=
-        3'h0; position_264 <= 20'h0; linear <= 9'h0; next_group <= 20'h0; step_y_wrap <= 20'h0;
-        group_less <= 22'h0; group <= 20'h0; gap <= 21'h0; row_less <= 21'h0; wraps_87 <= 1'h0;
-        move_less_104 <= 21'h0; move_102 <= 20'h0; wrapped_less_257 <= 21'h0; wrapped_255 <= 20'h0;
-        kept_less_254 <= 21'h0; kept_253 <= 20'h0; delta_less_81 <= 5'h0; move_less <= 21'h0; move
-        <= 20'h0; wrapped_less <= 21'h0; wrapped <= 20'h0; kept_less <= 21'h0; kept_248 <= 20'h0;
-        delta_less <= 5'h0; bottom_beyond <= 17'h0; {top_beyond_q[16], top_beyond_q[3:0]} <= 5'h0;
-        right_beyond <= 17'h0; reciprocal[7:0] <= 8'h0; {hand_over, s14_q} <= 4'h0; s13 <= 4'h0; s12
-        <= 4'h0; s11 <= 4'h0; s10 <= 4'h0; s9 <= 13'h0; s8 <= 13'h0; s7 <= 13'h0; s6 <= 13'h0; s5 <=
-        13'h0; s4 <= 13'h0; s3 <= 13'h0; s2 <= 13'h0; s1 <= 13'h0; pass_done <= 1'h0; settled <=
-        1'h0; flushing <= 4'h0; maps[1] <= 1'h0; one_channel <= 1'h0; in_flight <= 1'h0; by_tap <=
-        1'h0; spread <= 1'h0; position <= 20'h0; row_start <= 20'h0; group_start <= 20'h0;
-        channel_base <= 9'h0; absent <= 60'h0; next_channel <= 20'h0; phase_79 <= 4'h0; phase <=
-        4'h0; first_y <= 16'h0; first_x <= 16'h0; tap_y <= 18'h0; tap_x <= 18'h0; block <= 18'h0;
-        last_row <= 16'h0; rows_on <= 2'h0; s1_split <= 6'h0; s9_split <= 6'h0; s6_split <= 6'h0;
-        s4_split <= 6'h0; begins <= 1'h1; starts_block <= 1'h1; odd <= 1'h0; pass_ends_ends <= 1'h0;
-        pass_ends_left <= 20'h0; group_ends_ends <= 1'h0; group_ends_left <= 10'h0; block_ends_ends
-        <= 1'h0; block_ends_left <= 20'h0; ky_ends_ends <= 1'h0; ky_ends_left <= 6'h0; named <=
-        1'h0; gathers <= 1'h0; due <= 1'h0; left <= 1'h0; kx_ends_ends <= 1'h0; kx_ends_left <=
-        6'h0; lanes_q <= 3'h0;
+      move_155 <= 1'h0; read <= 40'h0; read_end2 <= 3'h0; read_end1 <= 3'h0; read_end0 <= 3'h0; met
+        <= 2'h0; position_272 <= 20'h0; position_271 <= 20'h0; rotate <= 3'h0; position_267 <=
+        20'h0; linear <= 9'h0; next_group <= 20'h0; group_less <= 22'h0; group <= 20'h0;
+        move_less_106 <= 21'h0; move_104 <= 20'h0; move_less <= 21'h0; move <= 20'h0; {hand_over,
+        s14_q} <= 4'h0; s13 <= 4'h0; s12 <= 4'h0; s11 <= 4'h0; s10 <= 4'h0; s9 <= 13'h0; s8 <=
+        13'h0; s7 <= 13'h0; s6 <= 13'h0; s5 <= 13'h0; s4 <= 13'h0; s3 <= 13'h0; s2 <= 13'h0; s1 <=
+        13'h0; pass_done <= 1'h0; settled <= 1'h0; flushing <= 4'h0; begun <= 1'h0; maps[1] <= 1'h0;
+        one_channel <= 1'h0; in_flight <= 1'h0; by_tap <= 1'h0; spread <= 1'h0; far1_less <= 23'h0;
+        {far1_q[22], far1_q[20:0]} <= 22'h0; {far0_less_q[22], far0_less_q[20:0]} <= 22'h0;
+        {far0_q[22], far0_q[19:0]} <= 21'h0; step_y_wrap <= 20'h0; gap <= 21'h0; row_less <= 21'h0;
+        wraps_89 <= 1'h0; wrapped_less_260 <= 21'h0; wrapped_258 <= 20'h0; kept_less_257 <= 21'h0;
+        kept_256 <= 20'h0; delta_less_83 <= 5'h0; wrapped_less <= 21'h0; wrapped <= 20'h0; kept_less
+        <= 21'h0; kept_251 <= 20'h0; delta_less <= 5'h0; bottom_beyond <= 17'h0; last_beyond <=
+        17'h0; {first_beyond_q[16], first_beyond_q[3:0]} <= 5'h0; reciprocal <= 11'h0; rounds_q <=
+        18'h0; position <= 20'h0; row_start <= 20'h0; group_start <= 20'h0; channel_base <= 9'h0;
+        absent <= 60'h0; next_channel <= 20'h0; phase_81 <= 4'h0; phase <= 4'h0; first_y <= 16'h0;
+        first_x <= 16'h0; tap_y <= 18'h0; tap_x <= 18'h0; block <= 18'h0; last_row <= 16'h0; rows_on
+        <= 2'h0; s1_split <= 6'h0; s9_split <= 6'h0; s6_split <= 6'h0; s4_split <= 6'h0; begins <=
+        1'h1; starts_block <= 1'h1; odd <= 1'h0; pass_ends_ends <= 1'h0; pass_ends_left <= 20'h0;
+        group_ends_ends <= 1'h0; group_ends_left <= 10'h0; block_ends_ends <= 1'h0; block_ends_left
+        <= 20'h0; ky_ends_ends <= 1'h0; ky_ends_left <= 6'h0; named <= 1'h0; gathers <= 1'h0; due <=
+        1'h0; left <= 1'h0; kx_ends_ends <= 1'h0; kx_ends_left <= 6'h0; lanes_q <= 3'h0;
     end else begin
-      move_153 <= behind[0] & ~s13[3] | s12[3];
-      read <= {n21 ? where[8:3] : n22 ? where_276[8:3] : where_275[8:3], n21 ? where_275[14:9] : n22
-        ? where[8:3] : where_276[8:3], n21 ? where_276[14:9] : n22 ? where_275[14:9] : where[8:3],
-        n21 ? where[14:9] : n22 ? where_276[14:9] : where_275[14:9], ~n23, n23 & ~(~(8'hff <<
+      move_155 <= behind[0] & ~s13[3] | s12[3];
+      read <= {n21 ? where[8:3] : n22 ? where_279[8:3] : where_278[8:3], n21 ? where_278[14:9] : n22
+        ? where[8:3] : where_279[8:3], n21 ? where_279[14:9] : n22 ? where_278[14:9] : where[8:3],
+        n21 ? where[14:9] : n22 ? where_279[14:9] : where_278[14:9], ~n23, n23 & ~(~(8'hff <<
         read_end0)) | ~(n23 | ~(8'hff << read_end2))};
       read_end2 <= n24 ? turn : n25 ? end0[2:0] : end1[2:0];
       read_end1 <= n24 ? end1[2:0] : n25 ? turn : end0[2:0];
       read_end0 <= n24 ? end0[2:0] : n25 ? end1[2:0] : turn;
       met <= n26;
-      position_269 <= wraps_87 & $signed(behind1_beyond) >= $signed(1'h0) ? behind1_beyond[19:0] :
-        position + far1_q;
-      far1_less <= $signed({rounds_q, 4'h0}) - $signed({1'h0, config__payload[224:205]});
-      far1_q <= {rounds_q[18:3], 4'h0};
-      position_268 <= wraps_87 & $signed(behind0_beyond) >= $signed(1'h0) ? behind0_beyond[19:0] :
-        position + far0_q;
-      {far0_less_q[22], far0_less_q[20:0]} <= {n27[22], n27[20:0]};
-      far0_q <= {rounds_q[19:3], 3'h0};
-      rounds_q <= gap[20:3];
+      position_272 <= wraps_89 & $signed(behind1_beyond) >= $signed(1'h0) ? behind1_beyond[19:0] :
+        position + far1_q[19:0];
+      position_271 <= wraps_89 & $signed(behind0_beyond) >= $signed(1'h0) ? behind0_beyond[19:0] :
+        position + far0_q[19:0];
       rotate <= where[2:0];
-      position_264 <= position;
-      linear <= (channel_base + offset) + offset_258;
-      next_group <= wraps_87 & $signed(next_group_beyond) >= $signed(1'h0) ? next_group_beyond[19:0]
+      position_267 <= position;
+      linear <= (channel_base + offset) + offset_261;
+      next_group <= wraps_89 & $signed(next_group_beyond) >= $signed(1'h0) ? next_group_beyond[19:0]
         : group_start + group;
-      step_y_wrap <= wraps_87 & $signed(step_y_wrap_beyond) >= $signed(1'h0) ?
-        step_y_wrap_beyond[19:0] : config__payload[284:265] + config__payload[304:285];
-      group_less <= $signed(n28) - $signed({1'h0, config__payload[224:205]});
-      group <= n28[19:0];
-      gap <= config__payload[304:285] - config__payload[80:65];
-      row_less <= config__payload[304:285] - config__payload[224:205];
-      wraps_87 <= |config__payload[224:205];
-      move_less_104 <= wraps_82 ? wrapped_less_257 : kept_less_254;
-      move_102 <= wraps_82 ? wrapped_255 : kept_253;
-      wrapped_less_257 <= step_y_wrap - config__payload[224:205];
-      wrapped_255 <= step_y_wrap;
-      kept_less_254 <= config__payload[284:265] - config__payload[224:205];
-      kept_253 <= config__payload[284:265];
-      delta_less_81 <= config__payload[320:317] - config__payload[116:113];
+      group_less <= $signed(n27) - $signed({1'h0, config__payload[224:205]});
+      group <= n27[19:0];
+      move_less_106 <= wraps_84 ? wrapped_less_260 : kept_less_257;
+      move_104 <= wraps_84 ? wrapped_258 : kept_256;
       move_less <= wraps ? wrapped_less : kept_less;
-      move <= wraps ? wrapped : kept_248;
-      wrapped_less <= n29 - config__payload[224:205];
-      wrapped <= n29[19:0];
-      kept_less <= config__payload[264:245] - config__payload[224:205];
-      kept_248 <= config__payload[264:245];
-      delta_less <= config__payload[316:313] - config__payload[116:113];
-      bottom_beyond <= (config__payload[112:97] + config__payload[116:113]) - 1'h1;
-      {top_beyond_q[16], top_beyond_q[3:0]} <= {n30[5], n30[3:0]};
-      right_beyond <= (config__payload[96:81] + config__payload[116:113]) - 1'h1;
-      reciprocal[7:0] <= n31[7:0];
+      move <= wraps ? wrapped : kept_251;
       {hand_over, s14_q} <= s13;
       s13 <= s12;
       s12 <= s11;
@@ -655,19 +620,56 @@ module \neuflow_convolver_tile.convolver.array  (
       s2 <= s1;
       s1 <= {gathers, goes_on & ~due, goes_on, names, ends_x, begins, pass_ends, group_ends,
         ky_ends, s0_last, starts_block, odd, issue};
-      pass_done <= n32;
+      pass_done <= n28;
       settled <= starts & ~(|flushing);
-      flushing <= {flushing[2:0], n32};
-      maps[1] <= n33[1];
-      one_channel <= n34 & n35;
+      flushing <= {flushing[2:0], n28};
+      begun <= active;
+      maps[1] <= n29[1];
+      one_channel <= n30 & n31;
       in_flight <= in_flight & ~hand_over | s0_last;
       if (s1[0]) begin
         by_tap <= config__payload[51];
         spread <= config__payload[51] & |gap[2:0];
       end
-      if (n39 & {s2[10], n37, n36} != 3'h6) begin
+      if (!(begun)) begin
+        n35 = $signed({1'h0, config__payload[284:265]}) + $signed(row_less);
+        step_y_wrap_beyond = begun ? 22'h0 : n35;
+        n33 = config__payload[264:245] + 1'h1;
+        far1_less <= $signed({rounds_q, 4'h0}) - $signed({1'h0, config__payload[224:205]});
+        {far1_q[22], far1_q[20:0]} <= {rounds_q, 4'h0};
+        {far0_less_q[22], far0_less_q[20:0]} <= {n32[22], n32[20:0]};
+        {far0_q[22], far0_q[19:0]} <= {rounds_q, 3'h0};
+        step_y_wrap <= begun ? 20'h0 : wraps_89 & $signed(step_y_wrap_beyond) >= $signed(1'h0) ?
+          step_y_wrap_beyond[19:0] : begun ? 20'h0 : config__payload[284:265] +
+          config__payload[304:285];
+        gap <= config__payload[304:285] - config__payload[80:65];
+        row_less <= config__payload[304:285] - config__payload[224:205];
+        wraps_89 <= |config__payload[224:205];
+        wrapped_less_260 <= step_y_wrap - config__payload[224:205];
+        wrapped_258 <= step_y_wrap;
+        kept_less_257 <= config__payload[284:265] - config__payload[224:205];
+        kept_256 <= config__payload[284:265];
+        delta_less_83 <= config__payload[320:317] - config__payload[116:113];
+        wrapped_less <= n33 - config__payload[224:205];
+        wrapped <= n33[19:0];
+        kept_less <= config__payload[264:245] - config__payload[224:205];
+        kept_251 <= config__payload[264:245];
+        delta_less <= config__payload[316:313] - config__payload[116:113];
+        bottom_beyond <= (config__payload[112:97] + config__payload[116:113]) - 1'h1;
+        last_beyond <= (config__payload[96:81] + config__payload[116:113]) - 1'h1;
+        {first_beyond_q[16], first_beyond_q[3:0]} <= {n34[5], n34[3:0]};
+        reciprocal <= config__payload[116] ? {3'h0, config__payload[115] ? {1'h0,
+          config__payload[114] ? {3'h4, config__payload[113] ? 4'h5 : 4'ha} : {2'h2,
+          config__payload[113] ? 5'hf : 5'h16}} : config__payload[114] ? {2'h1, config__payload[113]
+          ? 6'h1e : 6'h27} : config__payload[113] ? 8'h72 : 8'h80} : config__payload[115] ? {2'h0,
+          config__payload[114] ? {3'h2, config__payload[113] ? 6'h13 : 6'h2b} : config__payload[113]
+          ? 9'hcd : 9'h100} : config__payload[114] ? {1'h0, config__payload[113] ? 10'h156 :
+          10'h200} : config__payload[113] ? 11'h400 : 11'h0;
+        rounds_q <= gap[20:3];
+      end
+      if ({s2[10], n36, n37} != 3'h5 & n39) begin
         next_x_beyond = $signed({1'h0, position}) + $signed(move_less);
-        position <= n36 ? config__payload[244:225] : n37 ? (wraps_87 & $signed(next_x_beyond) >=
+        position <= n36 ? config__payload[244:225] : n37 ? (wraps_89 & $signed(next_x_beyond) >=
           $signed(1'h0) ? next_x_beyond[19:0] : position + move) : n38;
       end
       if (n39 & n40) row_start <= n36 ? config__payload[244:225] : n38;
@@ -680,23 +682,23 @@ module \neuflow_convolver_tile.convolver.array  (
       if (n45 | n43 | n44) next_channel <= n45 ? config__payload[184:165] + s2_weights[31:16] : n43
         ? config__payload[184:165] + config__payload[204:185] : next_channel +
         config__payload[204:185];
-      if (s1[0] & s1[8] | n36) phase_79 <= n36 ? config__payload[312:309] : s1[4] ?
-        config__payload[312:309] : wraps_82 ? over_80[3:0] : phase_79 + config__payload[320:317];
+      if (s1[0] & s1[8] | n36) phase_81 <= n36 ? config__payload[312:309] : s1[4] ?
+        config__payload[312:309] : wraps_84 ? over_82[3:0] : phase_81 + config__payload[320:317];
       if (s1[0] | n36) phase <= n36 ? config__payload[308:305] : s1[8] ? config__payload[308:305] :
         wraps ? over[3:0] : phase + config__payload[316:313];
       if (n46) begin
-        first_y <= first_y_206;
-        first_x <= first_x_204;
+        first_y <= first_y_209;
+        first_x <= first_x_207;
       end
       if (n47 | n48) tap_y <= n47 ? {{2{config__payload[148]}}, config__payload[148:133]} :
         $unsigned($signed(tap_y) + $signed({1'h0, config__payload[164:157]}));
-      if (n47 | s2[0] & ~s2[10] | n48) tap_x <= n47 ? {{2{config__payload[132]}},
+      if (n47 | n48 | s2[0] & ~s2[10]) tap_x <= n47 ? {{2{config__payload[132]}},
         config__payload[132:117]} : n48 ? {{2{config__payload[132]}}, config__payload[132:117]} :
         $unsigned($signed(tap_x) + $signed({1'h0, config__payload[156:149]}));
       if (s1[3]) block <= {s1[6:5], last_row};
       if (n49) begin
-        last_row <= last_row_199;
-        rows_on <= rows_on_195;
+        last_row <= last_row_202;
+        rows_on <= rows_on_198;
         s1_split <= split;
       end
       if (s8[0] & s8[7]) s9_split <= s6_split;
@@ -716,11 +718,11 @@ module \neuflow_convolver_tile.convolver.array  (
         group_ends_left <= n53 ? config__payload[29:20] : group_ends_left - 1'h1;
       end
       if (n56) begin
-        block_ends_ends <= n55 ? n34 : block_ends_left == 2'h2;
+        block_ends_ends <= n55 ? n30 : block_ends_left == 2'h2;
         block_ends_left <= n55 ? config__payload[49:30] : block_ends_left - 1'h1;
       end
       if (n58) begin
-        ky_ends_ends <= n57 ? n35 : ky_ends_left == 2'h2;
+        ky_ends_ends <= n57 ? n31 : ky_ends_left == 2'h2;
         ky_ends_left <= n57 ? config__payload[58:53] : ky_ends_left - 1'h1;
       end
       if (idle | issue & (ky_ends | gathers)) named <= active & ~ky_ends;
@@ -741,7 +743,7 @@ module \neuflow_convolver_tile.convolver.array  (
     if (s13[3] | coordinates_gated_rst) begin
       behind <= 2'h0;
     end else begin
-      behind <= {behind[0], take_155};
+      behind <= {behind[0], take_157};
     end
   end
   always @(posedge array_gated_clk) begin
@@ -759,27 +761,6 @@ module \neuflow_convolver_tile.convolver.array  (
     end
   end
   always @(posedge array_gated_clk) begin
-    if (|{config__payload[116:114], coordinates_gated_rst}) begin
-      reciprocal[10] <= 1'h0;
-    end else begin
-      reciprocal[10] <= n62[10];
-    end
-  end
-  always @(posedge array_gated_clk) begin
-    if (|{config__payload[116:115], coordinates_gated_rst}) begin
-      reciprocal[9] <= 1'h0;
-    end else begin
-      reciprocal[9] <= n63[9];
-    end
-  end
-  always @(posedge array_gated_clk) begin
-    if (config__payload[116] | coordinates_gated_rst) begin
-      reciprocal[8] <= 1'h0;
-    end else begin
-      reciprocal[8] <= n64[8];
-    end
-  end
-  always @(posedge array_gated_clk) begin
     if (pass_done | coordinates_gated_rst) begin
       kept <= 16'h0;
     end else begin
@@ -787,14 +768,14 @@ module \neuflow_convolver_tile.convolver.array  (
     end
   end
   always @(posedge array_gated_clk) begin
-    if (n32 | coordinates_gated_rst) begin
+    if (n28 | coordinates_gated_rst) begin
       active <= 1'h0;
     end else begin
       if (!(active)) active <= settled;
     end
   end
   always @(posedge array_gated_clk) begin
-    if (~n65 | coordinates_gated_rst) begin
+    if (~n62 | coordinates_gated_rst) begin
       {maps[5:2], maps[0]} <= 5'h0;
     end else begin
       {maps[5:2], maps[0]} <= {config__payload[451:448], config__payload[446]};
@@ -879,7 +860,7 @@ module \neuflow_convolver_tile.convolver.array.coordinates  (
     end
   end
   always @(posedge coordinates_gated_clk) begin
-    if (coordinates_gated_rst | n1 | n2) begin
+    if (n1 | coordinates_gated_rst | n2) begin
       settling <= 4'h9;
     end else begin
       if (n3) settling <= settling - 1'h1;
@@ -1139,6 +1120,8 @@ endmodule
 module \neuflow_convolver_tile.convolver.drain  (
   input wire [34:0] partials__payload,
   input wire partials__valid,
+  input wire [47:0] pixel__0,
+  input wire [47:0] pixel__1,
   input wire drain_gated_clk,
   output wire start,
   output wire parameters_wanted,
@@ -1146,11 +1129,10 @@ module \neuflow_convolver_tile.convolver.drain  (
   output wire step,
   output wire config__ready,
   output wire held,
-  output wire awake_142,
+  output wire awake_156,
   output wire [34:0] o__payload,
   output wire o__valid,
   input wire o__ready,
-  input wire [95:0] pixel,
   input wire parameters_valid,
   input wire [191:0] parameters,
   input wire hand_over,
@@ -1160,13 +1142,14 @@ module \neuflow_convolver_tile.convolver.drain  (
   input wire config__valid,
   input wire drain_gated_rst
 );
-  reg added = 1'h0, all_started = 1'h0, available = 1'h0, leaving = 1'h0, map_ends_99 = 1'h0, room =
-    1'h0, row_ends = 1'h0, row_ends_101 = 1'h0, running = 1'h0, s7_step = 1'h0, s8_step = 1'h0,
+  reg added = 1'h0, all_started = 1'h0, available = 1'h0, leaving = 1'h0, map_ends_113 = 1'h0, room
+    = 1'h0, row_ends = 1'h0, row_ends_115 = 1'h0, running = 1'h0, s7_step = 1'h0, s8_step = 1'h0,
     slot_ends = 1'h0, sums_end = 1'h0, three = 1'h0, two = 1'h0, unread = 1'h0, waiting = 1'h0,
     wants = 1'h1, write_enable = 1'h0;
+  reg [14:0] m0 = 15'h0, m1 = 15'h0;
   reg [15:0] complete = 16'h0, height_less = 16'h0, last_row = 16'h0, map_left = 16'h0, rest =
-    16'h0, row_left = 16'h0, rows_done = 16'h0, rows_sent = 16'h0, slot_left = 16'h0, told = 16'h0;
-  reg [169:0] parameters_73 = 170'h0;
+    16'h0, row_left = 16'h0, rows_done = 16'h0, rows_sent = 16'h0, slot_left = 16'h0, told = 16'h0,
+    zero = 16'h0, zero_98 = 16'h0;
   reg [16:0] limit = 17'h0;
   reg [17:0] running_block = 18'h0;
   reg [19:0] map_base = 20'h0, map_offset = 20'h0, read_address = 20'h0, slot_base = 20'h0,
@@ -1175,24 +1158,26 @@ module \neuflow_convolver_tile.convolver.drain  (
   reg [2:0] n20, known = 3'h0, left = 3'h0, result1 = 3'h0, s1 = 3'h0, s2 = 3'h0, s3 = 3'h0, s4 =
     3'h0, s5 = 3'h0, s6 = 3'h0, words = 3'h0;
   reg [3:0] r1_beat = 4'h0, r2_beat = 4'h0, r3_beat = 4'h0;
-  reg [47:0] add0_0 = 48'h0, partial0 = 48'h0, partial1 = 48'h0, summed0 = 48'h0, summed1 = 48'h0;
+  reg [47:0] add0_0 = 48'h0, bias = 48'h0, bias_92 = 48'h0, partial0 = 48'h0, partial1 = 48'h0,
+    summed0 = 48'h0, summed1 = 48'h0;
   reg [4:0] settling = 5'h13;
-  wire n32, n23, n18, n8, n16, n14, n12, n30, n11, n7, n2, n33, n31, n1, n6, n5, n4, n3, n29, n26,
+  reg [5:0] s = 6'h0, s_96 = 6'h0;
+  wire n32, n23, n18, n30, n8, n16, n14, n12, n11, n7, n2, n33, n31, n1, n6, n5, n4, n3, n29, n26,
     n27, n13, n15, n17, n19, n22, n24, n25, n28, all_ends, awake, clear, en, ends, have, i__ready,
-    i__ready_110, i__ready_115, i__valid, i__valid_132, inside_2, issue, last_word, map_ends, move,
-    o__ready_134, o__valid_135, out__valid, plain, reads, result0_step, sign0, sign1, take;
-  wire [15:0] complete_161, out, out_87, out__payload_words_0, out__payload_words_1;
+    i__ready_124, i__ready_129, i__valid, i__valid_146, inside_2, issue, last_word, map_ends, move,
+    o__ready_148, o__valid_149, out__valid, plain, reads, result0_step, sign0, sign1, take;
+  wire [15:0] complete_175, out, out_101, out__payload_words_0, out__payload_words_1;
   wire [16:0] n9;
   wire [19:0] next_map, next_slot, offset;
   wire [2:0] n10, n21, s0;
-  wire [31:0] i__payload_124_words;
-  wire [34:0] i__payload, o__payload_133;
-  wire [47:0] acc_81, value0;
-  wire [47:29] scale0, scale1;
-  assign scale0[41:29] = two ? parameters[92:80] : {13{sign0}};
-  assign scale0[47:42] = three ? parameters[149:144] : {6{sign0}};
-  assign scale1[41:29] = two ? parameters[124:112] : {13{sign1}};
-  assign scale1[47:42] = three ? parameters[181:176] : {6{sign1}};
+  wire [31:0] i__payload_138_words;
+  wire [34:0] i__payload, o__payload_147;
+  wire [47:0] acc_91, value0;
+  wire [47:29] sent_bias0, sent_bias1;
+  assign sent_bias0[41:29] = two ? parameters[92:80] : {13{sign0}};
+  assign sent_bias0[47:42] = three ? parameters[149:144] : {6{sign0}};
+  assign sent_bias1[41:29] = two ? parameters[124:112] : {13{sign1}};
+  assign sent_bias1[47:42] = three ? parameters[181:176] : {6{sign1}};
   assign start = (hand_over | waiting) & known[2] & n30 & room & parameters_valid &
     ~(config__payload[97] & running);
   assign parameters_wanted = config__valid & n30;
@@ -1200,43 +1185,42 @@ module \neuflow_convolver_tile.convolver.drain  (
   assign step = have & (n31 | i__ready & last_word);
   assign config__ready = sums_end | n11;
   assign held = o__valid & ~o__ready;
-  assign awake_142 = |{reads, running, waiting, clear, n3, n4, n5, n6, awake, hand_over} | n7;
-  assign o__ready_134 = n1 ? 1'h0 : i__ready;
-  assign move = ~r3_beat[0] | i__ready_115;
+  assign awake_156 = |{reads, running, waiting, clear, n3, n4, n5, n6, awake, hand_over} | n7;
+  assign o__ready_148 = n1 ? 1'h0 : i__ready;
+  assign move = ~r3_beat[0] | i__ready_129;
   assign issue = move & known[2] & available;
-  assign value0 = config__payload[94] ? summed0 : pixel[47:0];
+  assign value0 = config__payload[94] ? summed0 : pixel__0;
   assign en = |{s8_step, s7_step, s5[0], s4[0], s3[0], s1[0], s6[0], s2[0], s0[0]};
-  assign acc_81 = config__payload[94] ? summed1 : pixel[95:48];
+  assign acc_91 = config__payload[94] ? summed1 : pixel__1;
   assign n1 = config__payload[95] & config__valid & ~leaving;
   assign last_word = sent == 2'h2;
   assign n2 = left == 1'h1;
-  assign out__payload_words_1 = acc_81 >> {sent, 4'h0};
+  assign out__payload_words_1 = acc_91 >> {sent, 4'h0};
   assign out__payload_words_0 = value0 >> {sent, 4'h0};
-  assign i__valid_132 = n1 ? out__valid : o__valid_135;
+  assign i__valid_146 = n1 ? out__valid : o__valid_149;
   assign clear = config__valid & config__ready;
-  assign result0_step = step & n31;
-  assign take = partials__ready & partials__valid;
-  assign reads = i__valid & i__ready_110 | move & |{r2_beat[0], r1_beat[0], r3_beat[0], issue};
+  assign reads = i__valid & i__ready_124 | move & |{r2_beat[0], r1_beat[0], r3_beat[0], issue};
   assign n3 = o__valid & o__ready;
-  assign n4 = i__valid_132 & i__ready;
+  assign n4 = i__valid_146 & i__ready;
   assign n5 = block[15:0] != told;
   assign n6 = config__valid & n32;
   assign n7 = |settling;
   assign ends = step & n2;
   assign n8 = issue & map_ends;
   assign n9 = rows_sent + 1'h1;
+  assign result0_step = step & n31;
   assign s0 = config__payload[97] ? result1 : {running_block[16], ends, result0_step};
   assign plain = n33 & n31;
   assign n10 = n29 ? {known[1:0], 1'h1} : 3'h0;
   assign n11 = issue & all_ends;
   assign n12 = n32 | n23;
   assign n13 = n12 | issue;
-  assign all_ends = map_ends & row_ends_101;
+  assign all_ends = map_ends & row_ends_115;
   assign n14 = n32 | n8 & slot_ends;
   assign n15 = n8 | n14;
-  assign n16 = n32 | n8 & row_ends_101;
+  assign n16 = n32 | n8 & row_ends_115;
   assign n17 = n16 | n8;
-  assign n18 = n32 | n23 & map_ends_99;
+  assign n18 = n32 | n23 & map_ends_113;
   assign n19 = n18 | n23;
   assign out__valid = have & config__payload[95];
   assign n21 = left - 1'h1;
@@ -1245,6 +1229,7 @@ module \neuflow_convolver_tile.convolver.drain  (
   assign n23 = issue & row_ends;
   assign next_map = map_base + config__payload[133:114];
   assign n24 = clear | drain_gated_rst;
+  assign take = partials__ready & partials__valid;
   assign n25 = drain_gated_rst | step;
   assign n26 = words == 2'h3;
   assign n27 = take | n26;
@@ -1256,60 +1241,39 @@ module \neuflow_convolver_tile.convolver.drain  (
   assign have = running & (n33 | added) & ~(config__payload[95] & leaving);
   assign n31 = ~config__payload[95];
   assign n32 = ~known[2];
-  assign map_ends = row_ends & map_ends_99;
+  assign map_ends = row_ends & map_ends_113;
   assign n33 = ~config__payload[94];
   \neuflow_convolver_tile.convolver.drain.packer  packer (
     .awake(awake), .drain_gated_clk(drain_gated_clk), .drain_gated_rst(drain_gated_rst),
-      .i__payload_11(i__payload), .i__ready(i__ready_110), .i__valid(i__valid),
-      .o__payload(o__payload_133), .o__ready(o__ready_134), .o__valid(o__valid_135));
+      .i__payload_11(i__payload), .i__ready(i__ready_124), .i__valid(i__valid),
+      .o__payload(o__payload_147), .o__ready(o__ready_148), .o__valid(o__valid_149));
   \neuflow_convolver_tile.convolver.drain.reorder  reorder (
     .alone(config__payload[97]), .drain_gated_clk(drain_gated_clk),
       .drain_gated_rst(drain_gated_rst), .map_step(config__payload[133:114]), .move(move),
-      .read_address(read_address), .read_enable(issue), .read_words(i__payload_124_words),
-      .write_address(write_address), .write_enable(write_enable), .write_words({out_87, out}));
+      .read_address(read_address), .read_enable(issue), .read_words(i__payload_138_words),
+      .write_address(write_address), .write_enable(write_enable), .write_words({out_101, out}));
   neuflow_requantise requantise0 (
-    .acc(config__payload[97] ? add0_0 : value0), .bias(parameters_73[47:0]), .clk(drain_gated_clk),
-      .en(en), .m({1'h0, parameters_73[62:48]}), .narrow(config__payload[96]), .out(out),
-      .rst(drain_gated_rst), .s(parameters_73[68:63]), .zero(parameters_73[84:69]));
+    .acc(config__payload[97] ? add0_0 : value0), .bias(bias), .clk(drain_gated_clk), .en(en),
+      .m({1'h0, m0}), .narrow(config__payload[96]), .out(out), .rst(drain_gated_rst), .s(s),
+      .zero(zero));
   neuflow_requantise requantise1 (
-    .acc(acc_81), .bias(parameters_73[132:85]), .clk(drain_gated_clk), .en(en), .m({1'h0,
-      parameters_73[147:133]}), .narrow(config__payload[96]), .out(out_87), .rst(drain_gated_rst),
-      .s(parameters_73[153:148]), .zero(parameters_73[169:154]));
+    .acc(acc_91), .bias(bias_92), .clk(drain_gated_clk), .en(en), .m({1'h0, m1}),
+      .narrow(config__payload[96]), .out(out_101), .rst(drain_gated_rst), .s(s_96), .zero(zero_98));
   neuflow_slice #(.WIDTH(35)) sends (
-    .clk(drain_gated_clk), .i__payload({r3_beat[3:1], i__payload_124_words}),
-      .i__ready(i__ready_115), .i__valid(r3_beat[0]), .o__payload(i__payload),
-      .o__ready(i__ready_110), .o__valid(i__valid), .rst(drain_gated_rst));
+    .clk(drain_gated_clk), .i__payload({r3_beat[3:1], i__payload_138_words}),
+      .i__ready(i__ready_129), .i__valid(r3_beat[0]), .o__payload(i__payload),
+      .o__ready(i__ready_124), .o__valid(i__valid), .rst(drain_gated_rst));
   neuflow_slice #(.WIDTH(35)) slice (
     .clk(drain_gated_clk), .i__payload(n1 ? {last_word & n2 & running_block[17], 2'h2,
-      out__payload_words_1, out__payload_words_0} : o__payload_133), .i__ready(i__ready),
-      .i__valid(i__valid_132), .o__payload(o__payload), .o__ready(o__ready), .o__valid(o__valid),
+      out__payload_words_1, out__payload_words_0} : o__payload_147), .i__ready(i__ready),
+      .i__valid(i__valid_146), .o__payload(o__payload), .o__ready(o__ready), .o__valid(o__valid),
       .rst(drain_gated_rst));
   \neuflow_convolver_tile.convolver.drain.walk  walk (
-    .clear(clear), .complete(complete_161), .config_2(config__payload),
+    .clear(clear), .complete(complete_175), .config_2(config__payload),
       .drain_gated_clk(drain_gated_clk), .drain_gated_rst(drain_gated_rst), .inside_2(inside_2),
-      .mark(s5[1] & s5[2]), .offset(offset), .port_2811_0(s5[1:0]));
+      .mark(s5[1] & s5[2]), .offset(offset), .port_2843_0(s5[1:0]));
   always @(posedge drain_gated_clk) begin
-    summed0 <= pixel[47:0] + partial0;
-    summed1 <= pixel[95:48] + partial1;
-    if (result0_step) add0_0 <= pixel[47:0] + pixel[95:48];
-    if (take) begin
-      partial1 <= {partials__payload[31:16], partial1[47:16]};
-      partial0 <= {partials__payload[15:0], partial0[47:16]};
-    end
-    if (start) begin
-      running_block <= block;
-      {parameters_73[147:133], parameters_73[62:48]} <= (!(two)) ? 30'h8001 : {parameters[110:96],
-        parameters[78:64]};
-      {parameters_73[169:154], parameters_73[84:69]} <= (!(three)) ? 32'h0 : {parameters[175:160],
-        parameters[143:128]};
-      {parameters_73[153:148], parameters_73[132:85], parameters_73[68:63], parameters_73[47:0]} <=
-        {{two ? parameters[127:125] : 3'h0, parameters[63:61]} + config__payload[141:136], scale1,
-        parameters[60:32], {two ? parameters[95:93] : 3'h0, parameters[31:29]} +
-        config__payload[141:136], scale0, parameters[28:0]};
-    end
-  end
-  always @(posedge drain_gated_clk) begin
-    if (|{reads, running, waiting, clear, n3, n4, drain_gated_rst, n5, n6, awake, hand_over}) begin
+    if (|{reads, running, waiting, clear, drain_gated_rst, n3, n4, n5, n6, awake, hand_over}) begin
       settling <= 5'h13;
     end else begin
       if (n7) settling <= settling - 1'h1;
@@ -1322,9 +1286,9 @@ module \neuflow_convolver_tile.convolver.drain  (
         s3 <= 3'h0; s2 <= 3'h0; s1 <= 3'h0; ready <= 1'h1; room <= 1'h0; limit <= 17'h0; last_row <=
         16'h0; height_less <= 16'h0; three <= 1'h0; two <= 1'h0; known[0] <= 1'h0; leaving <= 1'h0;
         row_ends <= 1'h0; rest <= 16'h0; unread <= 1'h0; r3_beat <= 4'h0; r2_beat <= 4'h0; r1_beat
-        <= 4'h0; slot_ends <= 1'h0; slot_left <= 16'h0; row_ends_101 <= 1'h0; row_left <= 16'h0;
-        map_ends_99 <= 1'h0; map_left <= 16'h0; sent <= 2'h0; running <= 1'h0; {left[2], left[0]} <=
-        2'h0;
+        <= 4'h0; slot_ends <= 1'h0; slot_left <= 16'h0; row_ends_115 <= 1'h0; row_left <= 16'h0;
+        map_ends_113 <= 1'h0; map_left <= 16'h0; sent <= 2'h0; running <= 1'h0; {left[2], left[0]}
+        <= 2'h0;
     end else begin
       told <= block[15:0];
       sums_end <= ends & running_block[17] & config__payload[95];
@@ -1348,7 +1312,7 @@ module \neuflow_convolver_tile.convolver.drain  (
       three <= &config__payload[135:134];
       two <= config__payload[135];
       known[0] <= n10[0];
-      if (o__valid_135 & o__ready_134 & o__payload_133[34] | n11) leaving <= n11;
+      if (o__valid_149 & o__ready_148 & o__payload_147[34] | n11) leaving <= n11;
       if (n13) begin
         row_ends <= n12 ? config__payload[77:62] <= 2'h2 : rest <= 3'h4;
         rest <= n12 ? config__payload[77:62] : rest - 2'h2;
@@ -1364,11 +1328,11 @@ module \neuflow_convolver_tile.convolver.drain  (
         slot_left <= n14 ? config__payload[113:98] : slot_left - 1'h1;
       end
       if (n17) begin
-        row_ends_101 <= n16 ? config__payload[93:78] == 1'h1 : row_left == 2'h2;
+        row_ends_115 <= n16 ? config__payload[93:78] == 1'h1 : row_left == 2'h2;
         row_left <= n16 ? config__payload[93:78] : row_left - 1'h1;
       end
       if (n19) begin
-        map_ends_99 <= n18 ? config__payload[45:30] == 1'h1 : map_left == 2'h2;
+        map_ends_113 <= n18 ? config__payload[45:30] == 1'h1 : map_left == 2'h2;
         map_left <= n18 ? config__payload[45:30] : map_left - 1'h1;
       end
       if (out__valid & i__ready) sent <= last_word ? 2'h0 : sent + 1'h1;
@@ -1398,8 +1362,30 @@ module \neuflow_convolver_tile.convolver.drain  (
       if (s6[0] & s6[1]) map_offset <= s6[2] ? 20'h0 : map_offset + (config__payload[97] ?
         config__payload[133:114] : {config__payload[132:114], 1'h0});
       rows_done <= complete;
-      complete <= complete_161;
+      complete <= complete_175;
       if (start) all_started <= block[17];
+    end
+  end
+  always @(posedge drain_gated_clk) begin
+    if (result0_step) add0_0 <= pixel__0 + pixel__1;
+    if (config__payload[94]) begin
+      summed1 <= pixel__1 + partial1;
+      summed0 <= pixel__0 + partial0;
+    end
+    if (take) begin
+      partial1 <= {partials__payload[31:16], partial1[47:16]};
+      partial0 <= {partials__payload[15:0], partial0[47:16]};
+    end
+    if (start) begin
+      running_block <= block;
+      zero_98 <= (!(three)) ? 16'h0 : parameters[175:160];
+      s_96 <= {two ? parameters[127:125] : 3'h0, parameters[63:61]} + config__payload[141:136];
+      m1 <= (!(two)) ? 15'h1 : parameters[110:96];
+      bias_92 <= {sent_bias1, parameters[60:32]};
+      zero <= (!(three)) ? 16'h0 : parameters[143:128];
+      s <= {two ? parameters[95:93] : 3'h0, parameters[31:29]} + config__payload[141:136];
+      m0 <= (!(two)) ? 15'h1 : parameters[78:64];
+      bias <= {sent_bias0, parameters[28:0]};
     end
   end
   always @(posedge drain_gated_clk) begin
@@ -1500,8 +1486,8 @@ module \neuflow_convolver_tile.convolver.drain.packer.merger  (
       placed_count <= (full) ? 2'h2 : total;
       placed_last <= n3;
     end
-    if ((fresh[1] | fills) & n1) rest_1 <= turned[31:16];
-    if ((fresh[0] | fills) & n1) rest_0 <= turned[15:0];
+    if (n1 & (fresh[1] | fills)) rest_1 <= turned[31:16];
+    if (n1 & (fresh[0] | fills)) rest_0 <= turned[15:0];
   end
 endmodule
 
@@ -1575,7 +1561,7 @@ module \neuflow_convolver_tile.convolver.drain.walk  (
   input wire clear,
   input wire mark,
   output wire [15:0] complete,
-  input wire [1:0] port_2811_0,
+  input wire [1:0] port_2843_0,
   output reg inside_2 = 1'h0,
   output reg [19:0] offset = 20'h0,
   input wire [141:0] config_2,
@@ -1590,15 +1576,15 @@ module \neuflow_convolver_tile.convolver.drain.walk  (
   wire [69:0] n5;
   assign complete = marked[31:16] >= config_2[93:78] ? config_2[93:78] : marked[31:16] +
     (marked[15:0] >= config_2[77:62]);
-  assign n2 = fresh & ~port_2811_0[0];
-  assign n3 = port_2811_0[0] | clear | n2;
+  assign n2 = fresh & ~port_2843_0[0];
+  assign n3 = port_2843_0[0] | clear | n2;
   assign after_slot_ends = now[68] ? (now[69] ? one_slot : now[47:32] == slots_less) : now[69];
   assign after_row_ends = now[68] ? one_column : now[15:0] == pitch_less;
   assign after_base = now[68] ? (now[69] ? 20'h0 : now[67:48] + config_2[77:62]) : now[67:48];
   assign after_slot = now[68] ? (now[69] ? 16'h0 : now[47:32] + 1'h1) : now[47:32];
   assign after_row = now[68] ? now[31:16] + 1'h1 : now[31:16];
   assign after_column = now[68] ? 16'h0 : now[15:0] + 1'h1;
-  assign n5 = port_2811_0[1] & ~mark ? marked : {after_slot_ends, after_row_ends, after_base,
+  assign n5 = port_2843_0[1] & ~mark ? marked : {after_slot_ends, after_row_ends, after_base,
     after_slot, after_row, after_column};
   assign n6 = clear | drain_gated_rst | n2;
   always @(posedge drain_gated_clk) begin
@@ -1606,15 +1592,15 @@ module \neuflow_convolver_tile.convolver.drain.walk  (
       marked[69:68] <= 2'h0; now[69:68] <= 2'h0; offset <= 20'h0; inside_2 <= 1'h0; one_slot <=
         1'h0; one_column <= 1'h0; slots_less <= 17'h0; pitch_less <= 17'h0;
     end else begin
-      if ({port_2811_0[0], mark, clear, n2} != 4'h8 & n3) begin
+      if ({port_2843_0[0], mark, clear, n2} != 4'h8 & n3) begin
         n1 = clear ? {one_slot, one_column, 68'h0} : n2 ? {one_slot, one_column, 68'h0} :
-          port_2811_0[0] ? (mark ? {after_slot_ends, after_row_ends, after_base, after_slot,
+          port_2843_0[0] ? (mark ? {after_slot_ends, after_row_ends, after_base, after_slot,
           after_row, after_column} : {2'h0, marked[67:0]}) : {2'h0, marked[67:0]};
         marked[69:68] <= n1[69:68];
       end
       if (n3) begin
         n4 = clear ? {one_slot, one_column, 68'h0} : n2 ? {one_slot, one_column, 68'h0} :
-          port_2811_0[0] ? n5 : {2'h0, now[67:0]};
+          port_2843_0[0] ? n5 : {2'h0, now[67:0]};
         now[69:68] <= n4[69:68];
       end
       offset <= now[67:48] + now[15:0];
@@ -1629,15 +1615,15 @@ module \neuflow_convolver_tile.convolver.drain.walk  (
     if (n6) begin
       marked[67:0] <= 68'h0; now[67:0] <= 68'h0;
     end else begin
-      if (port_2811_0[0] & mark) marked[67:0] <= {after_base, after_slot, after_row, after_column};
-      if (port_2811_0[0]) now[67:0] <= n5[67:0];
+      if (port_2843_0[0] & mark) marked[67:0] <= {after_base, after_slot, after_row, after_column};
+      if (port_2843_0[0]) now[67:0] <= n5[67:0];
     end
   end
   always @(posedge drain_gated_clk) begin
     if (clear | drain_gated_rst) begin
       fresh <= 1'h1;
     end else begin
-      if (port_2811_0[0]) fresh <= 1'h0;
+      if (port_2843_0[0]) fresh <= 1'h0;
     end
   end
 endmodule
@@ -1775,7 +1761,7 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
   reg [84:0] s2_piece = 85'h0, s3_piece = 85'h0, s4_piece = 85'h0, s5_piece = 85'h0, s6_piece =
     85'h0, s1_piece_q = 85'h0;
   reg [8:0] n10, linear_99 = 9'h0, offset = 9'h0;
-  wire n18, n47, n24, n25, n45, n22, n15, n49, n51, n52, n53, n54, n34, n48, n7, n8, n55, n23, n12,
+  wire n18, n46, n24, n25, n45, n22, n15, n48, n50, n51, n52, n53, n34, n47, n7, n8, n54, n23, n12,
     n14, n13, n33, n29, n30, n27, n19, n21, n26, n28, n32, n37, n11, n38, n44, n36, n42, both_end,
     extends_2, finished, fits, i__ready_132, i__valid_133, joins, last_lap, last_phase_y, o__ready,
     o__valid, record_ends, row_ends, starts, store, with_next;
@@ -1783,11 +1769,11 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
   wire [15:0] n16;
   wire [16:0] n20;
   wire [19:0] next_linear_row, next_row, width;
-  wire [1:0] n50, n9, ahead, count;
+  wire [1:0] n49, n9, ahead, count;
   wire [21:0] after_row_beyond;
-  wire [2:0] n40, n57, both, rest, turn, unused;
-  wire [3:0] n41, n39, n56, n58, left_52, of_phase_1;
-  wire [4:0] n43, n59, n46;
+  wire [2:0] n41, n56, both, rest, turn, unused;
+  wire [3:0] n40, n39, n55, left_52, of_phase_1;
+  wire [4:0] n43, n57;
   wire [5:0] n3, end_2;
   wire [67:0] o__payload;
   wire [68:5] s0_piece;
@@ -1799,30 +1785,30 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
   assign s0_piece[36:21] = joins & taken > 1'h1 ? o__payload[31:16] : words[31:16];
   assign s0_piece[52:37] = joins & taken > 2'h2 ? o__payload[47:32] : words[47:32];
   assign s0_piece[68:53] = joins & taken > 2'h3 ? o__payload[63:48] : words[63:48];
-  assign awake = |{pass_done, n12, n13, store, starts, finished, n14} | n15;
+  assign awake = |{pass_done, n12, n13, store, finished, n14, starts} | n15;
   assign i__valid_133 = opened & i__valid;
-  assign o__ready = ~valid | store & (last_lap & (by_word_83 ? !left : n49 | left <= n50));
+  assign o__ready = ~valid | store & (last_lap & (by_word_83 ? !left : n48 | left <= n49));
   assign of_phase_1 = ~n2[7:4] & {4{pairs}};
   assign n1 = pairs ? config__payload[188:180] : config__payload[88:80] - config__payload[16:8];
   assign n2 = {2{first}} << where[1:0];
   assign n3 = where[8:3] + apart;
   assign record_ends = n34 & (last_channel | last_but_one & both_end);
-  assign both_end = with_next & n51 & (n52 | extends_2);
-  assign row_ends = last_lap & n53 & (by_word_83 ? !low : n54 | extends_2);
+  assign both_end = with_next & n50 & (n51 | extends_2);
+  assign row_ends = last_lap & n52 & (by_word_83 ? !low : n53 | extends_2);
   assign last_lap = ~phases | lap == n9 | lap == last_phase;
   assign store = room & (valid & (~pairs | fits | extends_2));
   assign n7 = $signed(beyond1) >= $signed(1'h0);
   assign n8 = $signed(beyond2) >= $signed(1'h0);
-  assign n9 = n53 & n54 ? low : left;
-  assign count = by_word_83 ? 2'h0 : fits ? n50 : joins ? (n49 ? 2'h3 : n50) : left;
+  assign n9 = n52 & n53 ? low : left;
+  assign count = by_word_83 ? 2'h0 : fits ? n49 : joins ? (n48 ? 2'h3 : n49) : left;
   assign ahead = joins ? count - left : 2'h0;
   assign unused = (o__payload[66:64] - 1'h1) - {1'h0, ahead};
-  assign n11 = o__ready | n48;
+  assign n11 = n47 | o__ready;
   assign n12 = i__valid_133 & i__ready_132;
   assign n13 = released != freed;
-  assign starts = n47 & config__valid & ~(|flushing);
-  assign finished = n55 | active & resident & allowed;
+  assign finished = n54 | active & resident & allowed;
   assign n14 = o__valid & o__ready;
+  assign starts = n46 & config__valid & ~(|flushing);
   assign n15 = |settling;
   assign n16 = 12'hf0f << first_bank;
   assign n17 = {2{used}} << where[1:0];
@@ -1832,27 +1818,27 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
   assign n21 = !lead;
   assign n22 = config__payload[7:5] == 2'h3;
   assign n23 = config__payload[7:5] == 3'h4;
-  assign n24 = n47 & ~s1_valid & ~s2_valid;
+  assign n24 = n46 & ~s1_valid & ~s2_valid;
   assign n25 = s2_valid & s2_piece[82] & ~s2_piece[84];
   assign next_linear_row = last_phase_y ? config__payload[79:60] : linear_row +
     config__payload[219:200];
   assign n26 = n45 | n25 | n24;
-  assign n27 = n47 | n55;
+  assign n27 = n46 | n54;
   assign n28 = record_ends | n27;
-  assign n29 = n47 | record_ends;
+  assign n29 = n46 | record_ends;
   assign n30 = n34 & both_end;
   assign n32 = n30 | n29 | n34;
-  assign n33 = n47 | n34 & (~with_next | both_end);
+  assign n33 = n46 | n34 & (~with_next | both_end);
   assign width = config__payload[27:8] - 1'h1;
   assign n34 = store & row_ends;
-  assign n36 = n37 & {n33, $signed(rest) < $signed(1'h0), n34, n48} != 1'h1;
-  assign left_52 = $signed(n56) - $signed(2'h1);
-  assign rest = $signed(n57) - $signed(2'h1);
-  assign n37 = n33 | n34 | n48;
-  assign n38 = starts | i__valid & i__ready & i__payload[67];
+  assign n36 = {n33, n34, n47, $signed(rest) < $signed(1'h0)} != 2'h2 & n37;
+  assign left_52 = $signed(n55) - $signed(2'h1);
+  assign rest = $signed(n56) - $signed(2'h1);
+  assign n37 = n33 | n34 | n47;
+  assign n38 = i__valid & i__ready & i__payload[67] | starts;
   assign n39 = ~(4'hf << s4_piece[2:0]);
-  assign n40 = ~(3'h7 << s4_piece[81:80]);
-  assign n41 = s4_piece[82] ? {n40, 1'h1} : 4'hf;
+  assign n40 = s4_piece[82] ? {n41, 1'h1} : 4'hf;
+  assign n41 = ~(3'h7 << s4_piece[81:80]);
   assign n42 = n24 | writer_gated_rst;
   assign last_phase_y = n22 | n43 == config__payload[159:156];
   assign n43 = phase_y + 1'h1;
@@ -1860,28 +1846,26 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
     after_row_beyond[19:0] : row_position + config__payload[139:120]) : row_position;
   assign n44 = ~n25 & n45;
   assign n45 = s2_valid & s2_piece[84];
-  assign n46 = $signed(n58) - $signed(2'h1);
-  assign n47 = ~active;
+  assign n46 = ~active;
   assign beyond2 = end_2 - {strides2_q[7:6], 1'h0, strides2_q[4:0]};
   assign beyond1 = end_2 - {strides1_q[7:5], 1'h0, strides1_q[3:0]};
-  assign end_2 = n59 + 1'h1;
-  assign n48 = store & last_lap;
+  assign end_2 = n57 + 1'h1;
+  assign n47 = store & last_lap;
   assign joins = extends_2 & ~fits;
-  assign n49 = more | with_next & (both[2] | some);
-  assign n50 = with_next ? both[1:0] : low;
+  assign n48 = more | with_next & (both[2] | some);
+  assign n49 = with_next ? both[1:0] : low;
   assign with_next = by_rows_82 & ~last_channel;
-  assign n51 = ~n49;
-  assign n52 = n50 <= left;
+  assign n50 = ~n48;
+  assign n51 = n49 <= left;
   assign extends_2 = by_row & valid & o__valid;
-  assign n53 = ~more;
-  assign n54 = low <= left;
-  assign fits = n51 & n52;
-  assign n55 = record_ends & record_ends_58;
-  assign n56 = both - count;
-  assign n57 = low - count;
+  assign n52 = ~more;
+  assign n53 = low <= left;
+  assign fits = n50 & n51;
+  assign n54 = record_ends & record_ends_58;
+  assign n55 = both - count;
+  assign n56 = low - count;
   assign after_row_beyond = $signed({1'h0, row_position}) + $signed(pitch_less);
-  assign n58 = s1_piece_q[2:0] - s1_piece_q[81:80];
-  assign n59 = begins + n9;
+  assign n57 = begins + n9;
   assign both = low + config__payload[9:8];
   neuflow_locator locator (
     .clk(writer_gated_clk), .linear(linear_99), .position(position_100),
@@ -1940,7 +1924,7 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
     if (o__ready) words <= o__payload[63:0];
   end
   always @(posedge writer_gated_clk) begin
-    if (|{pass_done, n12, n13, store, starts, writer_gated_rst, finished, n14}) begin
+    if (|{pass_done, n12, n13, store, finished, writer_gated_rst, n14, starts}) begin
       settling <= 4'hb;
     end else begin
       if (n15) settling <= settling - 1'h1;
@@ -1996,7 +1980,7 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
       beats_less <= beats - 1'h1;
       some <= |beats;
       beats <= config__payload[27:10];
-      by_row <= n23 | !config__payload[7:5] | n18;
+      by_row <= !config__payload[7:5] | n23 | n18;
       pairs <= n23;
       flushing <= {flushing[2:0], finished};
       lead <= (lead + finished) - pass_done;
@@ -2025,7 +2009,7 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
         follows <= starts ? config__payload[4] : 1'h0;
         opened <= starts ? |config__payload[59:44] : follows;
       end
-      if (starts | finished) active <= starts;
+      if (finished | starts) active <= starts;
     end
   end
   always @(posedge writer_gated_clk) begin
@@ -2036,17 +2020,17 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
     end
   end
   always @(posedge writer_gated_clk) begin
-    if (~s4_piece[82] | pairs) begin
-      first[1] <= 1'h1;
-    end else begin
-      first[1] <= n40[0];
-    end
-  end
-  always @(posedge writer_gated_clk) begin
     if (pairs) begin
       {first[3:2], first[0]} <= 3'h1;
     end else begin
-      {first[3:2], first[0]} <= {n41[3:2], n41[0]};
+      {first[3:2], first[0]} <= {n40[3:2], n40[0]};
+    end
+  end
+  always @(posedge writer_gated_clk) begin
+    if (~s4_piece[82] | pairs) begin
+      first[1] <= 1'h1;
+    end else begin
+      first[1] <= n41[0];
     end
   end
   always @(posedge writer_gated_clk) begin
@@ -2075,21 +2059,21 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
     if (!(by_rows_82 & ~s1_piece_q[83])) begin
       begun <= 2'h0;
     end else begin
-      begun <= n46[1:0];
+      begun <= (s1_piece_q[1:0] - s1_piece_q[81:80]) - 2'h1;
     end
   end
   always @(posedge writer_gated_clk) begin
-    if (flushing[0] | writer_gated_rst) begin
+    if (writer_gated_rst | flushing[0]) begin
       record <= 16'h0;
     end else begin
       if (record_ends) record <= n20[15:0];
     end
   end
   always @(posedge writer_gated_clk) begin
-    if (writer_gated_rst | (n47 | n34)) begin
+    if ((n46 | n34) | writer_gated_rst) begin
       begins <= 4'h0;
     end else begin
-      if ((n7 | n8 | $signed({3'h0, end_2}) >= $signed(1'h0)) & n48) begins <= n8 ? beyond2[3:0] :
+      if ((n7 | n8 | $signed({3'h0, end_2}) >= $signed(1'h0)) & n47) begins <= n8 ? beyond2[3:0] :
         n7 ? beyond1[3:0] : end_2[3:0];
     end
   end
@@ -2111,7 +2095,7 @@ module \neuflow_convolver_tile.convolver.weight_store  (
   output reg parameters_valid = 1'h0,
   output wire [191:0] parameters,
   output wire ready,
-  input wire [1:0] port_2440_16,
+  input wire [1:0] port_2458_16,
   input wire [14:0] config__payload,
   input wire config__valid,
   input wire [1:0] parameters_beats,
@@ -2137,8 +2121,8 @@ module \neuflow_convolver_tile.convolver.weight_store  (
   assign n3 = {take, listening} != 1'h1;
   \neuflow_convolver_tile.convolver.weight_store.blocks  blocks (
     .awake(awake_59), .blocks_gated_clk(blocks_clk), .blocks_gated_rst(weights_gated_rst),
-      .comes(comes), .free(parameters_take & port_2440_16[1]), .push(push), .read_enable(read_35),
-      .ready(ready_38), .rewind(parameters_take & port_2440_16[0]), .room(room_14),
+      .comes(comes), .free(parameters_take & port_2458_16[1]), .push(push), .read_enable(read_35),
+      .ready(ready_38), .rewind(parameters_take & port_2458_16[0]), .room(room_14),
       .value(value_57), .write_data(data));
   neuflow_clock_gate blocks_gate (
     .awake(awake_59), .clk(clk), .gated(blocks_clk), .rst(weights_gated_rst));
@@ -2354,7 +2338,7 @@ module \neuflow_convolver_tile.router  (
   reg [3:0] armed = 4'h0, ended = 4'h0;
   reg [5:0] east_current = 6'h0, east_waiting = 6'h0, south_current = 6'h0, south_waiting = 6'h0,
     west_current = 6'h0, west_waiting = 6'h0;
-  wire n4, n2, n1, n3, n6, i__payload_known, i__ready_47, i__ready_58, i__ready_68, i__valid_50,
+  wire n4, n3, n2, n1, n6, i__payload_known, i__ready_47, i__ready_58, i__ready_68, i__valid_50,
     i__valid_60, i__valid_70, o__valid_73;
   wire [1:0] i__payload;
   wire [2:0] n5, n7, direct, queued;
@@ -2366,7 +2350,7 @@ module \neuflow_convolver_tile.router  (
   assign i__payload[1] = 6'h28 >> bus__payload[23:20];
   assign takes = armed & ~{|(local0_peers & n7), |(west_peers & n7), |(south_peers & n7),
     |(east_peers & n7)};
-  assign awake = |{o__valid_73, moves, n1, n2, bus__valid, n3} | n4;
+  assign awake = |{o__valid_73, moves, n1, n2, n3, bus__valid} | n4;
   assign i__payload_51 = east_current[5] ? (east_current[4] ? local0_in__payload : west_in__payload)
     : east_current[4] ? south_in__payload : east_in__payload;
   assign i__valid_50 = |(east_current[3:0] & moves);
@@ -2380,9 +2364,9 @@ module \neuflow_convolver_tile.router  (
   assign target = i__payload_known ? 1'h1 << bus__payload[19:16] : 4'h0;
   assign i__payload_known = 6'h2e >> bus__payload[23:20];
   assign moves = takes & {local0_in__valid, west_in__valid, south_in__valid, east_in__valid};
-  assign n1 = south_out__valid & o__ready_54;
-  assign n2 = east_out__valid & o__ready_43;
-  assign n3 = west_out__valid & o__ready_64;
+  assign n1 = west_out__valid & o__ready_64;
+  assign n2 = south_out__valid & o__ready_54;
+  assign n3 = east_out__valid & o__ready_43;
   assign n4 = |settling;
   assign last = moves & {local0_in__payload[34], west_in__payload[34], south_in__payload[34],
     east_in__payload[34]};
@@ -2410,7 +2394,7 @@ module \neuflow_convolver_tile.router  (
       sub & |(bus__payload[15:8] & columns)), .o__payload({o__payload, named}), .o__ready(o__ready),
       .o__valid(o__valid_73), .rst(links_gated_rst));
   always @(posedge links_gated_clk) begin
-    if (|{o__valid_73, moves, n1, n2, bus__valid, links_gated_rst, n3}) begin
+    if (|{o__valid_73, moves, n1, n2, n3, bus__valid, links_gated_rst}) begin
       settling <= 3'h4;
     end else begin
       if (n4) settling <= settling - 1'h1;
