@@ -135,8 +135,15 @@ class ReadPort(Component):
         """Buffer beats with the lanes that are wanted of them."""
         grid = self.grid
         lane = ceil_log2(grid.bus_words)
-        entry = {"first": lane, "count": lane + 1, "last": 1, "dest": COLUMN_BITS}
-        entry = data.StructLayout(entry | {"data": grid.bus_bits})
+        entry = data.StructLayout(
+            {
+                "data": grid.bus_bits,  # first, where a simulator need not shift them
+                "first": lane,
+                "count": lane + 1,
+                "last": 1,
+                "dest": COLUMN_BITS,
+            }
+        )
         # One that is deeper than most ports need is not worth two block RAMs in each of them.
         deep = grid.rows_beats > grid.dma_beats
         m.submodules.buffer = buffer = Queue(entry, grid.rows_beats, distributed=deep)

@@ -692,7 +692,7 @@ module \neuflow_convolver_tile.convolver.array  (
       end
       if (n47 | n48) tap_y <= n47 ? {{2{config__payload[148]}}, config__payload[148:133]} :
         $unsigned($signed(tap_y) + $signed({1'h0, config__payload[164:157]}));
-      if (n47 | n48 | s2[0] & ~s2[10]) tap_x <= n47 ? {{2{config__payload[132]}},
+      if (n47 | s2[0] & ~s2[10] | n48) tap_x <= n47 ? {{2{config__payload[132]}},
         config__payload[132:117]} : n48 ? {{2{config__payload[132]}}, config__payload[132:117]} :
         $unsigned($signed(tap_x) + $signed({1'h0, config__payload[156:149]}));
       if (s1[3]) block <= {s1[6:5], last_row};

@@ -235,7 +235,7 @@ module \neuflow_mapper.config  (
     if (rst) begin
       o__valid <= 1'h0; came <= 1'h0; full <= 1'h0;
     end else begin
-      if (o__ready | move) o__valid <= move;
+      if (move | o__ready) o__valid <= move;
       if (!(n1)) came <= bus__valid;
       full <= n2 ? last : full & ~move;
     end

@@ -322,7 +322,7 @@ module \neuflow_mapper_tile.tap  (
   assign o__valid = local__0__valid;
   assign local__0__valid = o__valid_14 & all_ready;
   assign awake = local__0__valid | i__valid & i__ready;
-  assign all_ready = local__0__ready & local__1__ready & o__ready;
+  assign all_ready = local__0__ready & o__ready & local__1__ready;
   neuflow_slice #(.WIDTH(49)) slice (
     .clk(links_gated_clk), .i__payload(i__payload), .i__ready(i__ready), .i__valid(i__valid),
       .o__payload(o__payload), .o__ready(all_ready), .o__valid(o__valid_14), .rst(links_gated_rst));

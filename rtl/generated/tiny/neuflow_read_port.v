@@ -63,9 +63,9 @@ module neuflow_read_port (
       .rst(rst));
   \neuflow_read_port.buffer  buffer (
     .awake(awake_87), .clk(clk), .i__valid(response__valid), .o__payload(o__payload_92),
-      .o__ready(o__ready_64), .o__valid(o__valid_91), .rst(rst),
-      .write_data({response__payload[63:0], o__payload_59[14:7], ends & o__payload_59[6],
-      $unsigned($signed(n1) + $signed(2'h1)), i__payload_60_first}));
+      .o__ready(o__ready_64), .o__valid(o__valid_91), .rst(rst), .write_data({o__payload_59[14:7],
+      ends & o__payload_59[6], $unsigned($signed(n1) + $signed(2'h1)), i__payload_60_first,
+      response__payload[63:0]}));
   \neuflow_read_port.config  config_2 (
     .awake(awake_83), .bus__payload(bus__payload), .bus__ready(bus__ready), .bus__valid(bus__valid),
       .clk(clk), .columns(columns), .held(i__payload), .kind(kind), .o__ready(i__ready),
@@ -74,9 +74,8 @@ module neuflow_read_port (
     .clk(clk), .i__payload(i__payload_70), .i__ready(i__ready_75), .i__valid(i__valid_72),
       .o__payload({dest, o__payload}), .o__ready(o__ready), .o__valid(o__valid), .rst(rst));
   \neuflow_read_port.merger  merger (
-    .awake(awake_88), .clk(clk), .i__payload({head[13:0], head[77:14]}), .i__ready(i__ready_66),
-      .i__valid(there), .o__payload(i__payload_70), .o__ready(i__ready_75), .o__valid(i__valid_72),
-      .rst(rst));
+    .awake(awake_88), .clk(clk), .i__payload(head), .i__ready(i__ready_66), .i__valid(there),
+      .o__payload(i__payload_70), .o__ready(i__ready_75), .o__valid(i__valid_72), .rst(rst));
   \neuflow_read_port.pieces  pieces (
     .awake(awake_86), .clk(clk), .i__ready(i__ready_41), .i__valid(asked),
       .o__payload(o__payload_59), .o__ready(o__ready_63), .o__valid(o__valid_90), .rst(rst),
