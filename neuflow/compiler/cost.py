@@ -262,7 +262,7 @@ def store_cycles(plan: RowPlan, grid: GridConfig) -> float:
     if plan.scatter == Scatter.WORD:
         return plan.width
     if plan.scatter == Scatter.ROWS:
-        return max(plan.width / grid.bus_words, 1 / 2)
+        return max(plan.width / grid.bus_words, 1 / 2)  # of two rows a cycle, no more
     if plan.scatter in (Scatter.ROW, Scatter.BOTH_PHASES):
         return ceil_div(plan.width, grid.bus_words)
     beats = plan.width / grid.bus_words
