@@ -253,7 +253,10 @@ class RowWriter(Component):
             by_word.eq(c.scatter == Scatter.WORD),
             by_row.eq(Cat(c.scatter == way for way in JOINED).any()),
         ]
-        with_next, most, most_more, begun = self._next_row(m, last_channel, low, more, count)
+        rest = Signal(signed(lane_bits + 1))  # negative: it is borrowed from the whole beats
+        with_next, most, most_more, both, begun = self._next_row(
+            m, last_channel, low, more, count, rest
+        )
         m.d.comb += [
             width.eq(c.width - 1),
             fits.eq(~most_more & (most <= left)),
@@ -287,38 +290,47 @@ class RowWriter(Component):
             ]
         with m.Elif(store & last_lap):
             m.d.sync += [left.eq(left - count - 1), taken.eq(taken + count + 1)]
-        rest = Signal(signed(lane_bits + 1))  # negative: it is borrowed from the whole beats
         m.d.comb += rest.eq(low - count - 1)
         with m.If(~active | (store & row_ends & (~with_next | both_end))):
-            m.d.sync += [Cat(low, high).eq(width), more.eq(width[lane_bits:] != 0)]
+            m.d.sync += [
+                Cat(low, high).eq(width),
+                more.eq(width[lane_bits:] != 0),
+                both.eq(width[:lane_bits] + c.width[:lane_bits]),
+            ]
         with m.Elif(store & row_ends):
-            m.d.sync += [Cat(low, high).eq(begun["words"]), more.eq(begun["more"])]
+            m.d.sync += [
+                Cat(low, high).eq(begun["words"]), more.eq(begun["more"]), both.eq(begun["both"])
+            ]  # fmt: skip
         with m.Elif(store & last_lap):
-            m.d.sync += low.eq(rest)
+            m.d.sync += [low.eq(rest), both.eq(begun["both_of_rest"])]
             with m.If(rest < 0):
                 m.d.sync += [high.eq(high - 1), more.eq(high != 1)]
-        both = Cat(
+        words_now = Cat(
             Mux(joins & (lane < taken), *(w.word_select(lane, WORD_BITS) for w in (coming, words)))
             for lane in range(lanes)
         )
         return {
-            "valid": valid & (~pairs | fits | extends), "words": both, "taken": taken,
+            "valid": valid & (~pairs | fits | extends), "words": words_now, "taken": taken,
             "rest": low, "row_ends": row_ends, "both_end": both_end,
             "moves": fires(intake.i, intake.o), **part,
         }  # fmt: skip
 
-    def _next_row(self, m, last_channel, low, more, count):
+    def _next_row(self, m, last_channel, low, more, count, rest):
         """Add the next channel's row to what is left of one, where rows of two channels go at once.
 
         Return whether there is such a row; all that may go at once, said as ``low`` and ``more`` are;
-        and what is left of the next row, said likewise, when ``count`` + 1 words have ended this one.
+        ``both``, the sum of ``low`` and a row's last words, a register for the caller to move along
+        with ``low``, for it would be added in front of all that is compared; and what is left, said
+        likewise, when ``count`` + 1 words have ended the row, or ``rest`` is left of it.
         """
         c, lanes = self.config.payload, self.grid.bus_words
         lane_bits = ceil_log2(lanes)
         by_rows = Signal()
         with_next = Signal()
+        last_words = c.width[:lane_bits]
         both = Signal(lane_bits + 1)
         left = Signal(signed(lane_bits + 2))  # negative: it is borrowed from the whole beats
+        both_left = Signal(signed(lane_bits + 3))
         # Whole beats of a row, or one less, and whether there are any.
         beats = Signal(len(c.width) - lane_bits)
         some = Signal()
@@ -333,16 +345,19 @@ class RowWriter(Component):
         ]
         m.d.comb += [
             with_next.eq(by_rows & ~last_channel),
-            both.eq(low + c.width[:lane_bits]),
             left.eq(both - count - 1),
+            both_left.eq((both + last_words) - count - 1),
         ]
         most = Mux(with_next, both[:lane_bits], low)
         most_more = more | (with_next & (both[-1] | some))
         begun = {
             "words": Cat(left[:lane_bits], Mux(left < 0, beats_less, beats)),
             "more": Mux(left < 0, some_less, some),
+            # A beat more where one was borrowed.
+            "both": Cat(both_left[:lane_bits], both_left[lane_bits] ^ (left < 0)),
+            "both_of_rest": Cat(left[:lane_bits], left[lane_bits] ^ (rest < 0)),
         }
-        return with_next, most, most_more, begun
+        return with_next, most, most_more, both, begun
 
     def _laps(self, m, active, store, most_laps, count, row_ends, last_lap, pairs):
         """Go through the phases of a stretch of ``most_laps`` + 1 words, if need be in so many laps.

@@ -103,7 +103,7 @@ module neuflow_arbiter (
   assign {data__1__ready, data__0__ready} = o__valid & i__ready_102 ? o__payload : 2'h0;
   assign i__payload_99 = o__payload[1] ? data__1__payload : data__0__payload;
   assign i__valid_100 = o__valid & |({data__1__valid, data__0__valid} & o__payload);
-  assign i__valid = free_93 & (write__0__valid | write__1__valid);
+  assign i__valid = free_93 & (write__1__valid | write__0__valid);
   assign i__payload = write_chosen & ~write_chosen + 1'h1;
   assign issue = free & |{read__3__valid, read__6__valid, read__4__valid, read__5__valid,
     read__2__valid, read__1__valid, read__0__valid};
@@ -167,8 +167,8 @@ module neuflow_arbiter (
       if (response[64] & |response_valid[5:0]) read_error <= 1'h1;
       if (axi__ar__ready | issue) axi__ar__valid <= issue;
       if (issue) begin
-        axi__ar__id <= {1'h0, grant[1] | (grant[2] ? 2'h2 : 2'h0)} | {grant[3] ? 2'h3 : 2'h0} |
-          (grant[4] ? 3'h4 : 3'h0) | (grant[5] ? 3'h5 : 3'h0) | (grant[6] ? 3'h6 : 3'h0);
+        axi__ar__id <= {1'h0, grant[1] | (grant[2] ? 2'h2 : 2'h0)} | {1'h0, grant[3] ? 2'h3 : 2'h0}
+          | (grant[4] ? 3'h4 : 3'h0) | (grant[5] ? 3'h5 : 3'h0) | (grant[6] ? 3'h6 : 3'h0);
         axi__ar__addr_q <= (grant[0] ? read__0__payload[28:0] : 29'h0) | (grant[1] ?
           read__1__payload[28:0] : 29'h0) | (grant[2] ? read__2__payload[28:0] : 29'h0) | (grant[3]
           ? read__3__payload[28:0] : 29'h0) | (grant[4] ? read__4__payload[28:0] : 29'h0) |
@@ -181,7 +181,7 @@ module neuflow_arbiter (
     end
   end
   always @(posedge clk) begin
-    if (rst | ~axi__r__valid) begin
+    if (~axi__r__valid | rst) begin
       response_valid <= 7'h0;
     end else begin
       response_valid <= {axi__r__id == 3'h6, axi__r__id == 3'h5, axi__r__id == 3'h4, axi__r__id ==
@@ -189,7 +189,7 @@ module neuflow_arbiter (
     end
   end
   always @(posedge clk) begin
-    if (~issue | rst) begin
+    if (rst | ~issue) begin
       asked <= 3'h0;
     end else begin
       asked <= length + 1'h1;

@@ -218,7 +218,7 @@ module \neuflow_convolver_tile.convolver  (
       .i__ready(weights__ready), .i__valid(i__valid_77), .listening(weights_listening),
       .parameters(parameters), .parameters_beats(config__payload_60[135:134]),
       .parameters_take(parameters_take), .parameters_valid(parameters_valid),
-      .parameters_wanted(parameters_wanted), .port_2458_16(block[17:16]), .read(read_113),
+      .parameters_wanted(parameters_wanted), .port_2467_16(block[17:16]), .read(read_113),
       .ready(ready), .rewind(rewind), .value(value), .weights_gated_rst(array_gated_rst));
 endmodule
 
@@ -398,7 +398,7 @@ module \neuflow_convolver_tile.convolver.array  (
   assign block_ends = ky_ends & block_ends_ends;
   assign n50 = ~odd;
   assign n51 = idle | weights_rewind & pass_ends_ends;
-  assign n52 = weights_rewind | n51;
+  assign n52 = n51 | weights_rewind;
   assign n53 = idle | s0_last & group_ends_ends;
   assign n54 = s0_last | n53;
   assign n55 = idle | n67 & block_ends_ends;
@@ -658,13 +658,13 @@ module \neuflow_convolver_tile.convolver.array  (
         bottom_beyond <= (config__payload[112:97] + config__payload[116:113]) - 1'h1;
         last_beyond <= (config__payload[96:81] + config__payload[116:113]) - 1'h1;
         {first_beyond_q[16], first_beyond_q[3:0]} <= {n34[5], n34[3:0]};
-        reciprocal <= config__payload[116] ? {3'h0, config__payload[115] ? {1'h0,
-          config__payload[114] ? {3'h4, config__payload[113] ? 4'h5 : 4'ha} : {2'h2,
-          config__payload[113] ? 5'hf : 5'h16}} : config__payload[114] ? {2'h1, config__payload[113]
-          ? 6'h1e : 6'h27} : config__payload[113] ? 8'h72 : 8'h80} : config__payload[115] ? {2'h0,
-          config__payload[114] ? {3'h2, config__payload[113] ? 6'h13 : 6'h2b} : config__payload[113]
-          ? 9'hcd : 9'h100} : config__payload[114] ? {1'h0, config__payload[113] ? 10'h156 :
-          10'h200} : config__payload[113] ? 11'h400 : 11'h0;
+        reciprocal <= config__payload[116] ? {3'h0, config__payload[115] ? {3'h2,
+          config__payload[114] ? {1'h0, config__payload[113] ? 4'h5 : 4'ha} : config__payload[113] ?
+          5'hf : 5'h16} : config__payload[114] ? {2'h1, config__payload[113] ? 6'h1e : 6'h27} :
+          config__payload[113] ? 8'h72 : 8'h80} : config__payload[115] ? {2'h0, config__payload[114]
+          ? {3'h2, config__payload[113] ? 6'h13 : 6'h2b} : config__payload[113] ? 9'hcd : 9'h100} :
+          config__payload[114] ? {1'h0, config__payload[113] ? 10'h156 : 10'h200} :
+          config__payload[113] ? 11'h400 : 11'h0;
         rounds_q <= gap[20:3];
       end
       if ({s2[10], n36, n37} != 3'h5 & n39) begin
@@ -690,9 +690,9 @@ module \neuflow_convolver_tile.convolver.array  (
         first_y <= first_y_209;
         first_x <= first_x_207;
       end
-      if (n47 | n48) tap_y <= n47 ? {{2{config__payload[148]}}, config__payload[148:133]} :
+      if (n48 | n47) tap_y <= n47 ? {{2{config__payload[148]}}, config__payload[148:133]} :
         $unsigned($signed(tap_y) + $signed({1'h0, config__payload[164:157]}));
-      if (n47 | s2[0] & ~s2[10] | n48) tap_x <= n47 ? {{2{config__payload[132]}},
+      if (s2[0] & ~s2[10] | n48 | n47) tap_x <= n47 ? {{2{config__payload[132]}},
         config__payload[132:117]} : n48 ? {{2{config__payload[132]}}, config__payload[132:117]} :
         $unsigned($signed(tap_x) + $signed({1'h0, config__payload[156:149]}));
       if (s1[3]) block <= {s1[6:5], last_row};
@@ -855,8 +855,8 @@ module \neuflow_convolver_tile.convolver.array.coordinates  (
       {ready_q[82:80], ready_q[47:0]} <= {summed_q[82:80], summed_q[47:0]};
       {summed_q[82:80], summed_q[47:0]} <= {!column_next, row_next < form[47:32], column_next <
         form[31:16], row_next, y_next, x_next};
-      lane0_row <= (first) ? 3'h0 : lane0_row + ready_q[82];
       lane0_column <= (first | ready_q[82]) ? 3'h0 : lane0_column + 1'h1;
+      lane0_row <= (first) ? 3'h0 : lane0_row + ready_q[82];
     end
   end
   always @(posedge coordinates_gated_clk) begin
@@ -1271,7 +1271,7 @@ module \neuflow_convolver_tile.convolver.drain  (
   \neuflow_convolver_tile.convolver.drain.walk  walk (
     .clear(clear), .complete(complete_175), .config_2(config__payload),
       .drain_gated_clk(drain_gated_clk), .drain_gated_rst(drain_gated_rst), .inside_2(inside_2),
-      .mark(s5[1] & s5[2]), .offset(offset), .port_2843_0(s5[1:0]));
+      .mark(s5[1] & s5[2]), .offset(offset), .port_2852_0(s5[1:0]));
   always @(posedge drain_gated_clk) begin
     if (|{reads, running, waiting, clear, drain_gated_rst, n3, n4, n5, n6, awake, hand_over}) begin
       settling <= 5'h13;
@@ -1486,8 +1486,8 @@ module \neuflow_convolver_tile.convolver.drain.packer.merger  (
       placed_count <= (full) ? 2'h2 : total;
       placed_last <= n3;
     end
-    if (n1 & (fresh[1] | fills)) rest_1 <= turned[31:16];
     if (n1 & (fresh[0] | fills)) rest_0 <= turned[15:0];
+    if ((fresh[1] | fills) & n1) rest_1 <= turned[31:16];
   end
 endmodule
 
@@ -1561,7 +1561,7 @@ module \neuflow_convolver_tile.convolver.drain.walk  (
   input wire clear,
   input wire mark,
   output wire [15:0] complete,
-  input wire [1:0] port_2843_0,
+  input wire [1:0] port_2852_0,
   output reg inside_2 = 1'h0,
   output reg [19:0] offset = 20'h0,
   input wire [141:0] config_2,
@@ -1576,15 +1576,15 @@ module \neuflow_convolver_tile.convolver.drain.walk  (
   wire [69:0] n5;
   assign complete = marked[31:16] >= config_2[93:78] ? config_2[93:78] : marked[31:16] +
     (marked[15:0] >= config_2[77:62]);
-  assign n2 = fresh & ~port_2843_0[0];
-  assign n3 = port_2843_0[0] | clear | n2;
+  assign n2 = fresh & ~port_2852_0[0];
+  assign n3 = port_2852_0[0] | clear | n2;
   assign after_slot_ends = now[68] ? (now[69] ? one_slot : now[47:32] == slots_less) : now[69];
   assign after_row_ends = now[68] ? one_column : now[15:0] == pitch_less;
   assign after_base = now[68] ? (now[69] ? 20'h0 : now[67:48] + config_2[77:62]) : now[67:48];
   assign after_slot = now[68] ? (now[69] ? 16'h0 : now[47:32] + 1'h1) : now[47:32];
   assign after_row = now[68] ? now[31:16] + 1'h1 : now[31:16];
   assign after_column = now[68] ? 16'h0 : now[15:0] + 1'h1;
-  assign n5 = port_2843_0[1] & ~mark ? marked : {after_slot_ends, after_row_ends, after_base,
+  assign n5 = port_2852_0[1] & ~mark ? marked : {after_slot_ends, after_row_ends, after_base,
     after_slot, after_row, after_column};
   assign n6 = clear | drain_gated_rst | n2;
   always @(posedge drain_gated_clk) begin
@@ -1592,15 +1592,15 @@ module \neuflow_convolver_tile.convolver.drain.walk  (
       marked[69:68] <= 2'h0; now[69:68] <= 2'h0; offset <= 20'h0; inside_2 <= 1'h0; one_slot <=
         1'h0; one_column <= 1'h0; slots_less <= 17'h0; pitch_less <= 17'h0;
     end else begin
-      if ({port_2843_0[0], mark, clear, n2} != 4'h8 & n3) begin
+      if ({port_2852_0[0], mark, clear, n2} != 4'h8 & n3) begin
         n1 = clear ? {one_slot, one_column, 68'h0} : n2 ? {one_slot, one_column, 68'h0} :
-          port_2843_0[0] ? (mark ? {after_slot_ends, after_row_ends, after_base, after_slot,
+          port_2852_0[0] ? (mark ? {after_slot_ends, after_row_ends, after_base, after_slot,
           after_row, after_column} : {2'h0, marked[67:0]}) : {2'h0, marked[67:0]};
         marked[69:68] <= n1[69:68];
       end
       if (n3) begin
         n4 = clear ? {one_slot, one_column, 68'h0} : n2 ? {one_slot, one_column, 68'h0} :
-          port_2843_0[0] ? n5 : {2'h0, now[67:0]};
+          port_2852_0[0] ? n5 : {2'h0, now[67:0]};
         now[69:68] <= n4[69:68];
       end
       offset <= now[67:48] + now[15:0];
@@ -1615,15 +1615,15 @@ module \neuflow_convolver_tile.convolver.drain.walk  (
     if (n6) begin
       marked[67:0] <= 68'h0; now[67:0] <= 68'h0;
     end else begin
-      if (port_2843_0[0] & mark) marked[67:0] <= {after_base, after_slot, after_row, after_column};
-      if (port_2843_0[0]) now[67:0] <= n5[67:0];
+      if (port_2852_0[0] & mark) marked[67:0] <= {after_base, after_slot, after_row, after_column};
+      if (port_2852_0[0]) now[67:0] <= n5[67:0];
     end
   end
   always @(posedge drain_gated_clk) begin
     if (clear | drain_gated_rst) begin
       fresh <= 1'h1;
     end else begin
-      if (port_2843_0[0]) fresh <= 1'h0;
+      if (port_2852_0[0]) fresh <= 1'h0;
     end
   end
 endmodule
@@ -1735,80 +1735,79 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
   input wire config__valid,
   input wire writer_gated_rst
 );
-  reg n4, n35, n31, active = 1'h0, allowed = 1'h0, alone = 1'h0, by_row = 1'h0, by_rows_82 = 1'h0,
-    by_word_83 = 1'h0, follows = 1'h0, last_but_one = 1'h0, last_channel = 1'h0, more = 1'h0, near =
-    1'h0, pairs = 1'h0, phases = 1'h0, record_ends_58 = 1'h0, resident = 1'h0, room = 1'h0, s1_valid
+  reg n4, n31, active = 1'h0, allowed = 1'h0, alone = 1'h0, by_row = 1'h0, by_rows_84 = 1'h0,
+    by_word_85 = 1'h0, follows = 1'h0, last_but_one = 1'h0, last_channel = 1'h0, more = 1'h0, near =
+    1'h0, pairs = 1'h0, phases = 1'h0, record_ends_60 = 1'h0, resident = 1'h0, room = 1'h0, s1_valid
     = 1'h0, s2_valid = 1'h0, s3_valid = 1'h0, s4_valid = 1'h0, s5_valid = 1'h0, some = 1'h0,
     some_less = 1'h0, valid = 1'h0, wrapped, wraps = 1'h0;
-  reg [15:0] freed = 16'h0, left_55 = 16'h0, record = 16'h0, record_left = 16'h0;
+  reg [15:0] freed = 16'h0, left_57 = 16'h0, record = 16'h0, record_left = 16'h0;
   reg [16:0] limit = 17'h0;
   reg [17:0] beats = 18'h0, beats_less = 18'h0, high = 18'h0;
   reg [19:0] channels_step = 20'h0, linear = 20'h0, linear_row = 20'h0, position = 20'h0,
-    position_100 = 20'h0, row_position = 20'h0, step = 20'h0;
+    position_102 = 20'h0, row_position = 20'h0, step = 20'h0;
   reg [1:0] begun = 2'h0, lane0 = 2'h0, lane1 = 2'h0, lane2 = 2'h0, lane3 = 2'h0, lap = 2'h0, lead =
-    2'h0, left = 2'h0, low = 2'h0, number, on, origin = 2'h0, start = 2'h0, stride = 2'h0, taken =
-    2'h0;
+    2'h0, left = 2'h0, low = 2'h0, on, origin = 2'h0, start = 2'h0, stride = 2'h0, taken = 2'h0;
   reg [20:0] pitch_less = 21'h0, step_less = 21'h0, x_step_less = 21'h0;
   reg [21:0] after_beyond;
-  reg [2:0] n6, first_bank = 3'h0;
-  reg [3:0] banks_used = 4'h0, begins = 4'h0, first = 4'h0, first_141, flushing = 4'h0, last_phase =
+  reg [2:0] n6, both = 3'h0, both_left, first_bank = 3'h0, number;
+  reg [3:0] banks_used = 4'h0, begins = 4'h0, first = 4'h0, first_142, flushing = 4'h0, last_phase =
     4'h0, of_first = 4'h0, phase_y = 4'h0, s1_piece_first = 4'h0, s1_piece_phase = 4'h0, settling =
     4'hb, used = 4'h0;
-  reg [4:0] at_142;
-  reg [5:0] n5, apart = 6'h0, far = 6'h0, next_far = 6'h0, next_row_121 = 6'h0, row = 6'h0;
+  reg [4:0] at_143;
+  reg [5:0] n5, apart = 6'h0, far = 6'h0, next_far = 6'h0, next_row_123 = 6'h0, row = 6'h0;
   reg [63:0] words = 64'h0;
   reg [7:0] strides1_q = 8'h0, strides2_q = 8'h0;
   reg [84:0] s2_piece = 85'h0, s3_piece = 85'h0, s4_piece = 85'h0, s5_piece = 85'h0, s6_piece =
     85'h0, s1_piece_q = 85'h0;
-  reg [8:0] n10, linear_99 = 9'h0, offset = 9'h0;
-  wire n18, n46, n24, n25, n45, n22, n15, n48, n50, n51, n52, n53, n34, n47, n7, n8, n54, n23, n12,
-    n14, n13, n33, n29, n30, n27, n19, n21, n26, n28, n32, n37, n11, n38, n44, n36, n42, both_end,
-    extends_2, finished, fits, i__ready_132, i__valid_133, joins, last_lap, last_phase_y, o__ready,
-    o__valid, record_ends, row_ends, starts, store, with_next;
+  reg [8:0] n10, linear_101 = 9'h0, offset = 9'h0;
+  wire n18, n48, n24, n25, n46, n22, n15, n50, n52, n53, n54, n55, n34, n49, n7, n8, n56, n23, n12,
+    n13, n14, n33, n35, n36, n29, n30, n27, n19, n21, n26, n28, n32, n37, n11, n39, n45, n38, n43,
+    both_end, extends_2, finished, fits, i__ready_134, i__valid_135, joins, last_lap, last_phase_y,
+    o__ready, o__valid, record_ends, row_ends, starts, store, with_next;
   wire [14:0] where;
   wire [15:0] n16;
   wire [16:0] n20;
   wire [19:0] next_linear_row, next_row, width;
-  wire [1:0] n49, n9, ahead, count;
+  wire [1:0] n51, n9, ahead, count;
   wire [21:0] after_row_beyond;
-  wire [2:0] n41, n56, both, rest, turn, unused;
-  wire [3:0] n40, n39, n55, left_52, of_phase_1;
-  wire [4:0] n43, n57;
+  wire [2:0] n42, n58, rest, turn, unused;
+  wire [3:0] n41, n40, n57, n59, left_53, of_phase_1;
+  wire [4:0] n47, n44, n60;
   wire [5:0] n3, end_2;
   wire [67:0] o__payload;
   wire [68:5] s0_piece;
   wire [7:0] n17, n2;
   wire [8:0] n1, beyond1, beyond2;
   assign config__ready = flushing[3];
-  assign i__ready = opened & i__ready_132;
+  assign i__ready = opened & i__ready_134;
   assign s0_piece[20:5] = joins & taken > 1'h0 ? o__payload[15:0] : words[15:0];
   assign s0_piece[36:21] = joins & taken > 1'h1 ? o__payload[31:16] : words[31:16];
   assign s0_piece[52:37] = joins & taken > 2'h2 ? o__payload[47:32] : words[47:32];
   assign s0_piece[68:53] = joins & taken > 2'h3 ? o__payload[63:48] : words[63:48];
-  assign awake = |{pass_done, n12, n13, store, finished, n14, starts} | n15;
-  assign i__valid_133 = opened & i__valid;
-  assign o__ready = ~valid | store & (last_lap & (by_word_83 ? !left : n48 | left <= n49));
+  assign awake = |{pass_done, store, finished, n12, starts, n13, n14} | n15;
+  assign i__valid_135 = opened & i__valid;
+  assign o__ready = ~valid | store & (last_lap & (by_word_85 ? !left : n50 | left <= n51));
   assign of_phase_1 = ~n2[7:4] & {4{pairs}};
   assign n1 = pairs ? config__payload[188:180] : config__payload[88:80] - config__payload[16:8];
   assign n2 = {2{first}} << where[1:0];
   assign n3 = where[8:3] + apart;
   assign record_ends = n34 & (last_channel | last_but_one & both_end);
-  assign both_end = with_next & n50 & (n51 | extends_2);
-  assign row_ends = last_lap & n52 & (by_word_83 ? !low : n53 | extends_2);
+  assign both_end = with_next & n52 & (n53 | extends_2);
+  assign row_ends = last_lap & n54 & (by_word_85 ? !low : n55 | extends_2);
   assign last_lap = ~phases | lap == n9 | lap == last_phase;
   assign store = room & (valid & (~pairs | fits | extends_2));
   assign n7 = $signed(beyond1) >= $signed(1'h0);
   assign n8 = $signed(beyond2) >= $signed(1'h0);
-  assign n9 = n52 & n53 ? low : left;
-  assign count = by_word_83 ? 2'h0 : fits ? n49 : joins ? (n48 ? 2'h3 : n49) : left;
+  assign n9 = n54 & n55 ? low : left;
+  assign count = by_word_85 ? 2'h0 : fits ? n51 : joins ? (n50 ? 2'h3 : n51) : left;
   assign ahead = joins ? count - left : 2'h0;
   assign unused = (o__payload[66:64] - 1'h1) - {1'h0, ahead};
-  assign n11 = n47 | o__ready;
-  assign n12 = i__valid_133 & i__ready_132;
-  assign n13 = released != freed;
-  assign finished = n54 | active & resident & allowed;
-  assign n14 = o__valid & o__ready;
-  assign starts = n46 & config__valid & ~(|flushing);
+  assign n11 = n49 | o__ready;
+  assign finished = n56 | active & resident & allowed;
+  assign n12 = i__valid_135 & i__ready_134;
+  assign starts = n48 & config__valid & ~(|flushing);
+  assign n13 = o__valid & o__ready;
+  assign n14 = released != freed;
   assign n15 = |settling;
   assign n16 = 12'hf0f << first_bank;
   assign n17 = {2{used}} << where[1:0];
@@ -1818,65 +1817,68 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
   assign n21 = !lead;
   assign n22 = config__payload[7:5] == 2'h3;
   assign n23 = config__payload[7:5] == 3'h4;
-  assign n24 = n46 & ~s1_valid & ~s2_valid;
+  assign n24 = n48 & ~s1_valid & ~s2_valid;
   assign n25 = s2_valid & s2_piece[82] & ~s2_piece[84];
   assign next_linear_row = last_phase_y ? config__payload[79:60] : linear_row +
     config__payload[219:200];
-  assign n26 = n45 | n25 | n24;
-  assign n27 = n46 | n54;
+  assign n26 = n46 | n25 | n24;
+  assign n27 = n48 | n56;
   assign n28 = record_ends | n27;
-  assign n29 = n46 | record_ends;
+  assign n29 = n48 | record_ends;
   assign n30 = n34 & both_end;
   assign n32 = n30 | n29 | n34;
-  assign n33 = n46 | n34 & (~with_next | both_end);
+  assign n33 = n48 | n34 & (~with_next | both_end);
   assign width = config__payload[27:8] - 1'h1;
   assign n34 = store & row_ends;
-  assign n36 = {n33, n34, n47, $signed(rest) < $signed(1'h0)} != 2'h2 & n37;
-  assign left_52 = $signed(n55) - $signed(2'h1);
-  assign rest = $signed(n56) - $signed(2'h1);
-  assign n37 = n33 | n34 | n47;
-  assign n38 = i__valid & i__ready & i__payload[67] | starts;
-  assign n39 = ~(4'hf << s4_piece[2:0]);
-  assign n40 = s4_piece[82] ? {n41, 1'h1} : 4'hf;
-  assign n41 = ~(3'h7 << s4_piece[81:80]);
-  assign n42 = n24 | writer_gated_rst;
-  assign last_phase_y = n22 | n43 == config__payload[159:156];
-  assign n43 = phase_y + 1'h1;
+  assign n35 = $signed(left_53) < $signed(1'h0);
+  assign left_53 = $signed(n57) - $signed(2'h1);
+  assign n36 = $signed(rest) < $signed(1'h0);
+  assign rest = $signed(n58) - $signed(2'h1);
+  assign n37 = n33 | n34 | n49;
+  assign n38 = n37 & {n33, n36, n34, n49} != 1'h1;
+  assign n39 = i__valid & i__ready & i__payload[67] | starts;
+  assign n40 = ~(4'hf << s4_piece[2:0]);
+  assign n41 = s4_piece[82] ? {n42, 1'h1} : 4'hf;
+  assign n42 = ~(3'h7 << s4_piece[81:80]);
+  assign n43 = n24 | writer_gated_rst;
+  assign last_phase_y = n22 | n44 == config__payload[159:156];
+  assign n44 = phase_y + 1'h1;
   assign next_row = last_phase_y ? (wraps & $signed(after_row_beyond) >= $signed(1'h0) ?
     after_row_beyond[19:0] : row_position + config__payload[139:120]) : row_position;
-  assign n44 = ~n25 & n45;
-  assign n45 = s2_valid & s2_piece[84];
-  assign n46 = ~active;
+  assign n45 = ~n25 & n46;
+  assign n46 = s2_valid & s2_piece[84];
+  assign n47 = $signed(n59) - $signed(2'h1);
+  assign n48 = ~active;
   assign beyond2 = end_2 - {strides2_q[7:6], 1'h0, strides2_q[4:0]};
   assign beyond1 = end_2 - {strides1_q[7:5], 1'h0, strides1_q[3:0]};
-  assign end_2 = n57 + 1'h1;
-  assign n47 = store & last_lap;
+  assign end_2 = n60 + 1'h1;
+  assign n49 = store & last_lap;
   assign joins = extends_2 & ~fits;
-  assign n48 = more | with_next & (both[2] | some);
-  assign n49 = with_next ? both[1:0] : low;
-  assign with_next = by_rows_82 & ~last_channel;
-  assign n50 = ~n48;
-  assign n51 = n49 <= left;
+  assign n50 = more | with_next & (both[2] | some);
+  assign n51 = with_next ? both[1:0] : low;
+  assign with_next = by_rows_84 & ~last_channel;
+  assign n52 = ~n50;
+  assign n53 = n51 <= left;
   assign extends_2 = by_row & valid & o__valid;
-  assign n52 = ~more;
-  assign n53 = low <= left;
-  assign fits = n50 & n51;
-  assign n54 = record_ends & record_ends_58;
-  assign n55 = both - count;
-  assign n56 = low - count;
+  assign n54 = ~more;
+  assign n55 = low <= left;
+  assign fits = n52 & n53;
+  assign n56 = record_ends & record_ends_60;
+  assign n57 = both - count;
+  assign n58 = low - count;
   assign after_row_beyond = $signed({1'h0, row_position}) + $signed(pitch_less);
-  assign n57 = begins + n9;
-  assign both = low + config__payload[9:8];
+  assign n59 = s1_piece_q[2:0] - s1_piece_q[81:80];
+  assign n60 = begins + n9;
   neuflow_locator locator (
-    .clk(writer_gated_clk), .linear(linear_99), .position(position_100),
+    .clk(writer_gated_clk), .linear(linear_101), .position(position_102),
       .ring(config__payload[119:100]), .rst(writer_gated_rst), .turn(turn), .where(where));
   neuflow_slice #(.WIDTH(68)) slice (
-    .clk(writer_gated_clk), .i__payload(i__payload), .i__ready(i__ready_132),
-      .i__valid(i__valid_133), .o__payload(o__payload), .o__ready(o__ready), .o__valid(o__valid),
+    .clk(writer_gated_clk), .i__payload(i__payload), .i__ready(i__ready_134),
+      .i__valid(i__valid_135), .o__payload(o__payload), .o__ready(o__ready), .o__valid(o__valid),
       .rst(writer_gated_rst));
   always @(posedge writer_gated_clk) begin
     channels_step <= config__payload[99:80] << s1_piece_q[83];
-    step_less <= by_word_83 ? x_step_less : s1_piece_q[79:77] - config__payload[119:100];
+    step_less <= by_word_85 ? x_step_less : s1_piece_q[79:77] - config__payload[119:100];
     offset <= s1_piece_phase * config__payload[188:180];
     stride <= config__payload[157:156];
     start <= s3_piece[4:3] + s3_piece[70:69];
@@ -1889,10 +1891,10 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
     apart <= n1[8:3];
     of_first <= n2[7:4];
     row <= where[8:3];
-    next_row_121 <= where[2] ? where[14:9] : where[8:3];
+    next_row_123 <= where[2] ? where[14:9] : where[8:3];
     far <= n3;
     next_far <= n3 + where[2];
-    step[2:0] <= by_word_83 ? config__payload[162:160] : s1_piece_q[79:77];
+    step[2:0] <= by_word_85 ? config__payload[162:160] : s1_piece_q[79:77];
     strides2_q[7:6] <= 2'h0;
     strides1_q[7:5] <= 3'h0;
     if (s5_valid) s6_piece <= s5_piece;
@@ -1901,21 +1903,21 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
     if (s2_valid) s3_piece <= s2_piece;
     if (s1_valid) s2_piece <= {s1_piece_q[84:77], s1_piece_phase, s1_piece_first, s1_piece_q[68:0]};
     if (store) begin
-      at_142 = begins + lap;
-      wrapped = at_142 >= config__payload[159:156];
-      first_141 = phases ? {2'h0, lap} : !begins ? 4'h0 : config__payload[159:156] - begins;
+      at_143 = begins + lap;
+      wrapped = at_143 >= config__payload[159:156];
+      first_142 = phases ? {2'h0, lap} : !begins ? 4'h0 : config__payload[159:156] - begins;
       n4 = phases | alone;
       on = n7 + n8;
-      n5 = at_142 + 1'h1;
-      n10 = first_141 + {strides1_q[7:5], 1'h0, strides1_q[3:0]};
-      number = ({5'h0, first_141} <= n9) + (n10 <= n9);
+      n5 = at_143 + 1'h1;
+      n10 = first_142 + {strides1_q[7:5], 1'h0, strides1_q[3:0]};
+      number = {1'h0, {5'h0, first_142} <= n9} + (n10 <= n9);
       n6 = count + 1'h1;
-      s1_piece_phase <= (!(phases)) ? 4'h0 : wrapped ? at_142[3:0] - config__payload[159:156] :
-        at_142[3:0];
-      s1_piece_first <= (!(n4)) ? 4'h0 : first_141;
+      s1_piece_phase <= (!(phases)) ? 4'h0 : wrapped ? at_143[3:0] - config__payload[159:156] :
+        at_143[3:0];
+      s1_piece_first <= (!(n4)) ? 4'h0 : first_142;
       {s1_piece_q[84:77], s1_piece_q[68:0]} <= {record_ends, both_end, row_ends, low, phases ?
         (last_lap ? on - wrapped : {2'h0, n5 == config__payload[159:156]}) : pairs ? 3'h2 : alone ?
-        {1'h0, number} : n6, s0_piece, taken, n4 ? {1'h0, number} : n6};
+        number : n6, s0_piece, taken, n4 ? number : n6};
     end
     if (n11) begin
       taken <= o__ready ? ahead : (taken + count) + 1'h1;
@@ -1924,7 +1926,7 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
     if (o__ready) words <= o__payload[63:0];
   end
   always @(posedge writer_gated_clk) begin
-    if (|{pass_done, n12, n13, store, finished, writer_gated_rst, n14, starts}) begin
+    if (|{pass_done, store, finished, writer_gated_rst, n12, starts, n13, n14}) begin
       settling <= 4'hb;
     end else begin
       if (n15) settling <= settling - 1'h1;
@@ -1933,19 +1935,20 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
   always @(posedge writer_gated_clk) begin
     if (writer_gated_rst) begin
       freed <= 16'h0; at <= 28'h0; near <= 1'h0; enables <= 8'h0; beat <= 64'h0; banks_used <= 4'h0;
-        position_100 <= 20'h0; linear_99 <= 9'h0; pitch_less <= 21'h0; wraps <= 1'h0; x_step_less <=
-        21'h0; by_word_83 <= 1'h0; by_rows_82 <= 1'h0; s5_valid <= 1'h0; s4_valid <= 1'h0; s3_valid
-        <= 1'h0; s2_valid <= 1'h0; s1_valid <= 1'h0; room <= 1'h0; limit <= 17'h0; stored <= 16'h0;
-        allowed <= 1'h0; resident <= 1'h0; strides2_q[4:0] <= 5'h0; strides1_q[3:0] <= 4'h0;
-        last_phase <= 4'h0; alone <= 1'h0; phases <= 1'h0; some_less <= 1'h0; beats_less <= 18'h0;
-        some <= 1'h0; beats <= 18'h0; by_row <= 1'h0; pairs <= 1'h0; flushing <= 4'h0; lead <= 2'h0;
-        linear <= 20'h0; linear_row <= 20'h0; record_ends_58 <= 1'h0; record_left <= 16'h0;
-        last_but_one <= 1'h0; last_channel <= 1'h0; left_55 <= 16'h0; more <= 1'h0; high <= 18'h0;
-        low <= 2'h0; valid <= 1'h0; lap <= 2'h0; follows <= 1'h0; opened <= 1'h0; active <= 1'h0;
+        position_102 <= 20'h0; linear_101 <= 9'h0; pitch_less <= 21'h0; wraps <= 1'h0; x_step_less
+        <= 21'h0; by_word_85 <= 1'h0; by_rows_84 <= 1'h0; s5_valid <= 1'h0; s4_valid <= 1'h0;
+        s3_valid <= 1'h0; s2_valid <= 1'h0; s1_valid <= 1'h0; room <= 1'h0; limit <= 17'h0; stored
+        <= 16'h0; allowed <= 1'h0; resident <= 1'h0; strides2_q[4:0] <= 5'h0; strides1_q[3:0] <=
+        4'h0; last_phase <= 4'h0; alone <= 1'h0; phases <= 1'h0; some_less <= 1'h0; beats_less <=
+        18'h0; some <= 1'h0; beats <= 18'h0; by_row <= 1'h0; pairs <= 1'h0; flushing <= 4'h0; lead
+        <= 2'h0; linear <= 20'h0; linear_row <= 20'h0; record_ends_60 <= 1'h0; record_left <= 16'h0;
+        last_but_one <= 1'h0; last_channel <= 1'h0; left_57 <= 16'h0; both <= 3'h0; low <= 2'h0;
+        more <= 1'h0; high <= 18'h0; valid <= 1'h0; lap <= 2'h0; follows <= 1'h0; opened <= 1'h0;
+        active <= 1'h0;
     end else begin
       freed <= released;
-      at <= {near ? far : next_far, near ? next_far : far, near ? row : next_row_121, near ?
-        next_row_121 : row, of_first};
+      at <= {near ? far : next_far, near ? next_far : far, near ? row : next_row_123, near ?
+        next_row_123 : row, of_first};
       near <= where[2];
       enables <= {2{banks_used}} & n16[15:8];
       beat <= {lane3[1] ? (lane3[0] ? s6_piece[68:53] : s6_piece[52:37]) : lane3[0] ?
@@ -1954,13 +1957,13 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
         s6_piece[52:37]) : lane1[0] ? s6_piece[36:21] : s6_piece[20:5], lane0[1] ? (lane0[0] ?
         s6_piece[68:53] : s6_piece[52:37]) : lane0[0] ? s6_piece[36:21] : s6_piece[20:5]};
       banks_used <= n17[7:4];
-      position_100 <= position;
-      linear_99 <= linear[8:0] + offset;
+      position_102 <= position;
+      linear_101 <= linear[8:0] + offset;
       pitch_less <= config__payload[139:120] - config__payload[119:100];
       wraps <= |config__payload[119:100];
       x_step_less <= config__payload[179:160] - config__payload[119:100];
-      by_word_83 <= config__payload[7:5] == 1'h1;
-      by_rows_82 <= n18;
+      by_word_85 <= config__payload[7:5] == 1'h1;
+      by_rows_84 <= n18;
       s5_valid <= s4_valid;
       s4_valid <= s3_valid;
       s3_valid <= s2_valid;
@@ -1980,7 +1983,7 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
       beats_less <= beats - 1'h1;
       some <= |beats;
       beats <= config__payload[27:10];
-      by_row <= !config__payload[7:5] | n23 | n18;
+      by_row <= n23 | !config__payload[7:5] | n18;
       pairs <= n23;
       flushing <= {flushing[2:0], finished};
       lead <= (lead + finished) - pass_done;
@@ -1988,24 +1991,28 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
         next_linear_row;
       if (n26 & {n25, n24} != 2'h2) linear_row <= n24 ? config__payload[79:60] : next_linear_row;
       if (n28) begin
-        record_ends_58 <= n27 ? config__payload[59:44] == 1'h1 : record_left == 2'h2;
+        record_ends_60 <= n27 ? config__payload[59:44] == 1'h1 : record_left == 2'h2;
         record_left <= n27 ? config__payload[59:44] : record_left - 1'h1;
       end
       if (n32) begin
-        n31 = left_55 == 2'h3;
-        last_but_one <= n29 ? config__payload[43:28] == 2'h2 : n30 ? left_55 == 3'h4 : n31;
-        last_channel <= n29 ? config__payload[43:28] == 1'h1 : n30 ? n31 : left_55 == 2'h2;
-        left_55 <= n29 ? config__payload[43:28] : n30 ? left_55 - 2'h2 : left_55 - 1'h1;
+        n31 = left_57 == 2'h3;
+        last_but_one <= n29 ? config__payload[43:28] == 2'h2 : n30 ? left_57 == 3'h4 : n31;
+        last_channel <= n29 ? config__payload[43:28] == 1'h1 : n30 ? n31 : left_57 == 2'h2;
+        left_57 <= n29 ? config__payload[43:28] : n30 ? left_57 - 2'h2 : left_57 - 1'h1;
       end
-      if (n36) begin
-        n35 = $signed(left_52) < $signed(1'h0);
+      if (n37) begin
+        both_left = $signed((both + config__payload[9:8]) - count) - $signed(2'h1);
+        both <= n33 ? width[1:0] + config__payload[9:8] : n34 ? {both_left[2] ^ n35, both_left[1:0]}
+          : {left_53[2] ^ n36, left_53[1:0]};
+        low <= n33 ? width[1:0] : n34 ? left_53[1:0] : rest[1:0];
+      end
+      if (n38) begin
         more <= n33 ? |width[19:2] : n34 ? (n35 ? some_less : some) : high != 1'h1;
         high <= n33 ? width[19:2] : n34 ? (n35 ? beats_less : beats) : high - 1'h1;
       end
-      if (n37) low <= n33 ? width[1:0] : n34 ? left_52[1:0] : rest[1:0];
       if (o__ready) valid <= o__valid & $signed(unused) >= $signed(1'h0);
       if (store) lap <= last_lap ? 2'h0 : lap + 1'h1;
-      if (n38) begin
+      if (n39) begin
         follows <= starts ? config__payload[4] : 1'h0;
         opened <= starts ? |config__payload[59:44] : follows;
       end
@@ -2016,50 +2023,50 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
     if (~s4_valid | writer_gated_rst) begin
       used <= 4'h0;
     end else begin
-      used <= {n39[3], pairs ? {n39[1], n39[2], n39[0]} : n39[2:0]};
+      used <= {n40[3], pairs ? {n40[1], n40[2], n40[0]} : n40[2:0]};
     end
   end
   always @(posedge writer_gated_clk) begin
     if (pairs) begin
       {first[3:2], first[0]} <= 3'h1;
     end else begin
-      {first[3:2], first[0]} <= {n40[3:2], n40[0]};
+      {first[3:2], first[0]} <= {n41[3:2], n41[0]};
     end
   end
   always @(posedge writer_gated_clk) begin
     if (~s4_piece[82] | pairs) begin
       first[1] <= 1'h1;
     end else begin
-      first[1] <= n41[0];
+      first[1] <= n42[0];
     end
   end
   always @(posedge writer_gated_clk) begin
-    if (n42) begin
+    if (n43) begin
       phase_y <= 4'h0; row_position <= 20'h0; position <= 20'h0;
     end else begin
-      if (n44) begin
-        phase_y <= last_phase_y ? 4'h0 : n43[3:0];
+      if (n45) begin
+        phase_y <= last_phase_y ? 4'h0 : n44[3:0];
         row_position <= next_row;
       end
-      if (n45 | n25 | s2_valid) begin
+      if (n46 | n25 | s2_valid) begin
         after_beyond = $signed({1'h0, position}) + $signed(step_less);
-        position <= n25 ? row_position + begun : n45 ? next_row : wraps & $signed(after_beyond) >=
+        position <= n25 ? row_position + begun : n46 ? next_row : wraps & $signed(after_beyond) >=
           $signed(1'h0) ? after_beyond[19:0] : position + step;
       end
     end
   end
   always @(posedge writer_gated_clk) begin
-    if (!(by_word_83)) begin
+    if (!(by_word_85)) begin
       step[19:3] <= 17'h0;
     end else begin
       step[19:3] <= config__payload[179:163];
     end
   end
   always @(posedge writer_gated_clk) begin
-    if (!(by_rows_82 & ~s1_piece_q[83])) begin
+    if (!(by_rows_84 & ~s1_piece_q[83])) begin
       begun <= 2'h0;
     end else begin
-      begun <= (s1_piece_q[1:0] - s1_piece_q[81:80]) - 2'h1;
+      begun <= n47[1:0];
     end
   end
   always @(posedge writer_gated_clk) begin
@@ -2070,10 +2077,10 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
     end
   end
   always @(posedge writer_gated_clk) begin
-    if ((n46 | n34) | writer_gated_rst) begin
+    if ((n48 | n34) | writer_gated_rst) begin
       begins <= 4'h0;
     end else begin
-      if ((n7 | n8 | $signed({3'h0, end_2}) >= $signed(1'h0)) & n47) begins <= n8 ? beyond2[3:0] :
+      if ((n8 | n7 | $signed({3'h0, end_2}) >= $signed(1'h0)) & n49) begins <= n8 ? beyond2[3:0] :
         n7 ? beyond1[3:0] : end_2[3:0];
     end
   end
@@ -2095,7 +2102,7 @@ module \neuflow_convolver_tile.convolver.weight_store  (
   output reg parameters_valid = 1'h0,
   output wire [191:0] parameters,
   output wire ready,
-  input wire [1:0] port_2458_16,
+  input wire [1:0] port_2467_16,
   input wire [14:0] config__payload,
   input wire config__valid,
   input wire [1:0] parameters_beats,
@@ -2121,8 +2128,8 @@ module \neuflow_convolver_tile.convolver.weight_store  (
   assign n3 = {take, listening} != 1'h1;
   \neuflow_convolver_tile.convolver.weight_store.blocks  blocks (
     .awake(awake_59), .blocks_gated_clk(blocks_clk), .blocks_gated_rst(weights_gated_rst),
-      .comes(comes), .free(parameters_take & port_2458_16[1]), .push(push), .read_enable(read_35),
-      .ready(ready_38), .rewind(parameters_take & port_2458_16[0]), .room(room_14),
+      .comes(comes), .free(parameters_take & port_2467_16[1]), .push(push), .read_enable(read_35),
+      .ready(ready_38), .rewind(parameters_take & port_2467_16[0]), .room(room_14),
       .value(value_57), .write_data(data));
   neuflow_clock_gate blocks_gate (
     .awake(awake_59), .clk(clk), .gated(blocks_clk), .rst(weights_gated_rst));

@@ -18,8 +18,8 @@ module neuflow_mac_row (
     32'h0;
   reg [47:0] drain0 = 48'h0, drain1 = 48'h0, drain2 = 48'h0, drain3 = 48'h0, drain4 = 48'h0, sum0 =
     48'h0, sum1 = 48'h0, sum2 = 48'h0, sum3 = 48'h0, sum4 = 48'h0;
-  wire [33:0] n2;
-  wire [47:34] n1;
+  wire [25:0] n2;
+  wire [47:26] n1;
   assign {n1, n2} = $signed(first ? 48'h0 : sum1) + $signed(product1);
   always @(posedge clk) begin
     if (rst) begin

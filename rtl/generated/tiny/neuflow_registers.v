@@ -58,10 +58,10 @@ module neuflow_registers (
   output reg [31:0] host_watchdog = 32'h0,
   input wire clk
 );
-  reg n11, n27, n29, n34, n35, n40, n31, n30, n17, n24, n36, n13, n26, n19, n10, n12, n23, n32, n18,
-    n25, n20, n22, n38, n6, n28, n5, n4, n7, n33, n16, n37, n39, n14, n8, n9, n21, n15, enabled =
+  reg n6, n25, n32, n34, n35, n40, n24, n19, n16, n26, n36, n13, n28, n20, n11, n12, n29, n33, n18,
+    n27, n21, n23, n39, n5, n31, n7, n10, n4, n38, n17, n37, n30, n14, n8, n9, n22, n15, enabled =
     1'h0;
-  wire n2, n41, n3, n45, n47, n44, n42, n43, n46, n1;
+  wire n2, n41, n3, n44, n43, n45, n42, n46, n47, n1;
   wire [31:0] n49, n48;
   assign axi__w__ready = axi__aw__ready;
   assign irq = done & enabled;
@@ -72,11 +72,11 @@ module neuflow_registers (
   assign n3 = axi__aw__addr[11:2] == 3'h4;
   assign n41 = axi__ar__ready & axi__ar__valid;
   assign n42 = axi__aw__addr[11:2] == 4'h8;
-  assign n43 = axi__aw__addr[11:2] == 3'h7;
-  assign n44 = axi__aw__addr[11:2] == 4'h9;
-  assign n45 = axi__aw__addr[11:2] == 4'hb;
-  assign n46 = axi__aw__addr[11:2] == 3'h6;
-  assign n47 = axi__aw__addr[11:2] == 4'ha;
+  assign n43 = axi__aw__addr[11:2] == 4'ha;
+  assign n44 = axi__aw__addr[11:2] == 4'hb;
+  assign n45 = axi__aw__addr[11:2] == 4'h9;
+  assign n46 = axi__aw__addr[11:2] == 3'h7;
+  assign n47 = axi__aw__addr[11:2] == 3'h6;
   assign n48 = ~{{8{axi__w__strb[3]}}, {8{axi__w__strb[2]}}, {8{axi__w__strb[1]}},
     {8{axi__w__strb[0]}}};
   assign n49 = axi__w__data & {{8{axi__w__strb[3]}}, {8{axi__w__strb[2]}}, {8{axi__w__strb[1]}},
@@ -102,67 +102,66 @@ module neuflow_registers (
         host_frames <= 32'h0; host_output <= 32'h0; host_input <= 32'h0; host_program <= 32'h0;
     end else begin
       if (n41) begin
-        n4 = axi__ar__addr[11:2] == 4'ha;
-        n5 = axi__ar__addr[11:2] == 4'hb;
-        n6 = axi__ar__addr[11:2] == 4'hd;
-        n7 = axi__ar__addr[11:2] == 4'h9;
+        n4 = axi__ar__addr[11:2] == 4'h9;
+        n5 = axi__ar__addr[11:2] == 4'hd;
+        n6 = axi__ar__addr[11:2] == 6'h24;
+        n7 = axi__ar__addr[11:2] == 4'hb;
         n8 = axi__ar__addr[11:2] == 2'h3;
         n9 = axi__ar__addr[11:2] == 2'h2;
-        n10 = axi__ar__addr[11:2] == 5'h16;
-        n11 = axi__ar__addr[11:2] == 6'h24;
+        n10 = axi__ar__addr[11:2] == 4'ha;
+        n11 = axi__ar__addr[11:2] == 5'h16;
         n12 = axi__ar__addr[11:2] == 5'h15;
         n13 = axi__ar__addr[11:2] == 5'h19;
         n14 = axi__ar__addr[11:2] == 3'h4;
         n15 = !axi__ar__addr[11:2];
-        n16 = axi__ar__addr[11:2] == 3'h7;
-        n17 = axi__ar__addr[11:2] == 5'h1c;
+        n16 = axi__ar__addr[11:2] == 5'h1c;
+        n17 = axi__ar__addr[11:2] == 3'h7;
         n18 = axi__ar__addr[11:2] == 5'h12;
-        n19 = axi__ar__addr[11:2] == 5'h17;
-        n20 = axi__ar__addr[11:2] == 5'h10;
-        n21 = axi__ar__addr[11:2] == 1'h1;
-        n22 = axi__ar__addr[11:2] == 4'hf;
-        n23 = axi__ar__addr[11:2] == 5'h14;
-        n24 = axi__ar__addr[11:2] == 5'h1b;
-        n25 = axi__ar__addr[11:2] == 5'h11;
-        n26 = axi__ar__addr[11:2] == 5'h18;
-        n27 = axi__ar__addr[11:2] == 6'h23;
-        n28 = axi__ar__addr[11:2] == 4'hc;
-        n29 = axi__ar__addr[11:2] == 6'h22;
-        n30 = axi__ar__addr[11:2] == 5'h1d;
-        n31 = axi__ar__addr[11:2] == 5'h1e;
-        n32 = axi__ar__addr[11:2] == 5'h13;
-        n33 = axi__ar__addr[11:2] == 4'h8;
+        n19 = axi__ar__addr[11:2] == 5'h1d;
+        n20 = axi__ar__addr[11:2] == 5'h17;
+        n21 = axi__ar__addr[11:2] == 5'h10;
+        n22 = axi__ar__addr[11:2] == 1'h1;
+        n23 = axi__ar__addr[11:2] == 4'hf;
+        n24 = axi__ar__addr[11:2] == 5'h1e;
+        n25 = axi__ar__addr[11:2] == 6'h23;
+        n26 = axi__ar__addr[11:2] == 5'h1b;
+        n27 = axi__ar__addr[11:2] == 5'h11;
+        n28 = axi__ar__addr[11:2] == 5'h18;
+        n29 = axi__ar__addr[11:2] == 5'h14;
+        n30 = axi__ar__addr[11:2] == 3'h5;
+        n31 = axi__ar__addr[11:2] == 4'hc;
+        n32 = axi__ar__addr[11:2] == 6'h22;
+        n33 = axi__ar__addr[11:2] == 5'h13;
         n34 = axi__ar__addr[11:2] == 6'h21;
         n35 = axi__ar__addr[11:2] == 6'h20;
         n36 = axi__ar__addr[11:2] == 5'h1a;
         n37 = axi__ar__addr[11:2] == 3'h6;
-        n38 = axi__ar__addr[11:2] == 4'he;
-        n39 = axi__ar__addr[11:2] == 3'h5;
+        n38 = axi__ar__addr[11:2] == 4'h8;
+        n39 = axi__ar__addr[11:2] == 4'he;
         n40 = axi__ar__addr[11:2] == 5'h1f;
         axi__r__resp <= |{n4, n5, n6, n7, n8, n9, n10, n11, n12, n13, n14, n15, n16, n17, n18, n19,
           n20, n21, n22, n23, n24, n25, n26, n27, n28, n29, n30, n31, n32, n33, n34, n35, n36, n37,
           n38, n39, n40} ? 2'h0 : 2'h2;
-        axi__r__data <= n11 ? idle_tile : n27 ? configuration : n29 ? dependency : n34 ?
-          output_drain : n35 ? wait_output : n40 ? weight_load : n31 ? wait_input : n30 ? fill : n17
-          ? map_remainder_high : n24 ? map_remainder : n36 ? edge_lanes_high : n13 ? edge_lanes :
-          n26 ? useful_high : n19 ? useful : n10 ? config_hidden : n12 ? write_beats : n23 ?
-          read_beats : n32 ? mac_cycles : n18 ? fence_stalls : n25 ? config_stalls : n20 ?
-          config_words : n22 ? program_counter : n38 ? frames_done : n6 ? cycles_high : n28 ? cycles
-          : n5 ? host_watchdog : n4 ? host_ring : n7 ? host_frames : n33 ? host_output : n16 ?
-          host_input : n37 ? host_program : n39 ? {16'h0, error, 6'h0, done, busy} : n14 ? {30'h0,
-          enabled, 1'h0} : n8 ? 32'h4050202 : n9 ? 32'h37c07d79 : n21 ? 32'h20000 : n15 ?
-          32'h6e657546 : 32'h0;
+        axi__r__data <= n6 ? idle_tile : n25 ? configuration : n32 ? dependency : n34 ? output_drain
+          : n35 ? wait_output : n40 ? weight_load : n24 ? wait_input : n19 ? fill : n16 ?
+          map_remainder_high : n26 ? map_remainder : n36 ? edge_lanes_high : n13 ? edge_lanes : n28
+          ? useful_high : n20 ? useful : n11 ? config_hidden : n12 ? write_beats : n29 ? read_beats
+          : n33 ? mac_cycles : n18 ? fence_stalls : n27 ? config_stalls : n21 ? config_words : n23 ?
+          program_counter : n39 ? frames_done : n5 ? cycles_high : n31 ? cycles : n7 ? host_watchdog
+          : n10 ? host_ring : n4 ? host_frames : n38 ? host_output : n17 ? host_input : n37 ?
+          host_program : n30 ? {16'h0, error, 6'h0, done, busy} : n14 ? {30'h0, enabled, 1'h0} : n8
+          ? 32'h4050202 : n9 ? 32'h37c07d79 : n22 ? 32'h20000 : n15 ? 32'h6e657546 : 32'h0;
       end
       if (axi__ar__ready) axi__r__valid <= axi__ar__valid;
-      if (axi__aw__ready) axi__b__resp <= |{n42, n43, n3, n44, n1, n45, n46, n47} ? 2'h0 : 2'h2;
+      if (axi__aw__ready) axi__b__resp <= |{n42, n3, n43, n44, n45, n46, n1, n47} ? 2'h0 : 2'h2;
       if (axi__aw__ready | axi__b__ready) axi__b__valid <= axi__aw__ready;
-      if (n3 & n2) enabled <= axi__w__data[1];
-      if (axi__aw__ready & n45) host_watchdog <= host_watchdog & n48 | n49;
-      if (axi__aw__ready & n47) host_ring <= host_ring & n48 | n49;
-      if (n44 & axi__aw__ready) host_frames <= host_frames & n48 | n49;
+      if (n2 & n3) enabled <= axi__w__data[1];
+      if (n44 & axi__aw__ready) host_watchdog <= host_watchdog & n48 | n49;
+      if (n43 & axi__aw__ready) host_ring <= host_ring & n48 | n49;
+      if (n45 & axi__aw__ready) host_frames <= host_frames & n48 | n49;
       if (n42 & axi__aw__ready) host_output <= host_output & n48 | n49;
-      if (n43 & axi__aw__ready) host_input <= host_input & n48 | n49;
-      if (axi__aw__ready & n46) host_program <= host_program & n48 | n49;
+      if (n46 & axi__aw__ready) host_input <= host_input & n48 | n49;
+      if (axi__aw__ready & n47) host_program <= host_program & n48 | n49;
     end
   end
 endmodule
