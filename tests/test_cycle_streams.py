@@ -85,6 +85,7 @@ IGNORED = {
     "tiles": ("still", "before", "back_before", "rests_until", "now"),
     "wires": ("awake",),
     "arbiter": ("ar_address", "read_grant"),
+    "scratchpad": ("busy", "awake"),
 }
 """What is not given back: nobody reads it before it is set."""
 

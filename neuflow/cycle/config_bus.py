@@ -227,8 +227,9 @@ def receivers_edge(bus, wires):
         unit = lowest(units)
         units &= units - 1
         receiver = wires.receivers[unit]
-        comes, goes = receiver.mine and not receiver.full, receiver.valid and receiver.ready
-        if comes or goes or (receiver.full and not receiver.valid):
+        # One branch for all: flags are 0 or 1.
+        comes, goes = receiver.mine & ~receiver.full, receiver.valid & receiver.ready
+        if comes | goes | receiver.full & ~receiver.valid:
             receiver_edge(bus, receiver)
             wires.wakes |= PART_OF[unit] | RECEIVERS
             bus.wakes = 1

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from neuflow.cycle.compiled import part
+from neuflow.cycle.compiled import called, part
 from neuflow.cycle.state import INT, overlaid, record
 from neuflow.grid import MEMORY_RANGES, MemoryConfig
 
@@ -60,8 +60,12 @@ def reset_memory(memory: np.void, config: MemoryConfig, size: int, seed: int | N
 @part
 def stalled(s, channel):
     """Whether the channel is held back in this cycle; call once a cycle, as the harness does."""
-    if s.on == 0:
-        return False
+    return s.on != 0 and _drawn(s, channel)
+
+
+@called
+def _drawn(s, channel):
+    """Random stalls are on: go on with the present one, or draw whether there is one."""
     if s.left[channel]:
         s.left[channel] -= 1
         return True

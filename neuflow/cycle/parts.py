@@ -42,9 +42,15 @@ def slice_edge(s, i_valid, i_a, i_b, o_ready):
         s.spare_valid = 1
 
 
-@called
+@part
 def queue_edge(q, store, push, value, o_ready):
     """blocks.queue.Queue; ``push``: an entry comes, and there is room for it."""
+    if push or (q.level or q.valid if o_ready else q.level and q.valid == 0):
+        _queue_moves(q, store, push, value, o_ready)
+
+
+@called
+def _queue_moves(q, store, push, value, o_ready):
     fetch = q.level != 0 and (q.valid == 0 or o_ready)
     if push:
         store.entries[q.at + ((q.head + q.level) & (q.depth - 1))] = value

@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from neuflow.cycle.arbiter import asks_for
 from neuflow.cycle.awake import (
     BACK,
@@ -19,7 +21,7 @@ from neuflow.cycle.awake import (
     keep,
 )
 from neuflow.cycle.column import column_offers, write_offer
-from neuflow.cycle.compiled import lowest, part
+from neuflow.cycle.compiled import called, lowest, part
 from neuflow.cycle.lines import line_edge, line_wants, line_wires
 from neuflow.cycle.read_port import (
     operand_line_edge,
@@ -34,6 +36,8 @@ from neuflow.layout import Activity, Operand
 OPERAND = READ_OPERAND - READ_ROWS
 """Read ports of a column: rows 0, weights 1, operand 2."""
 _CONVOLVER, _OPERATOR = int(Operand.CONVOLVER), int(Operand.OPERATOR)
+_LISTENER = np.array([DRAIN if o == Operand.CONVOLVER else BACK for o in Operand], np.int64)
+"""By destination of an operand: the part that takes it, and has the line moved while it is awake."""
 _READ_BITS = (1 << Activity.READ_ROWS, 1 << Activity.READ_WEIGHTS)
 _READ_OPERAND_BIT = 1 << Activity.READ_OPERAND
 _WRITE_BIT, _WRITE_DONE_BIT = 1 << Activity.WRITE, 1 << Activity.WRITE_DONE
@@ -112,13 +116,18 @@ def ports_wires(m, c):
     if moves and not operand_line_rests(line, port):
         takes_partials = wires.partials.valid != 0 and wires.partials.ready != 0
         takes_operand = wires.global_in.valid != 0 and wires.global_in.ready != 0
+        wakes = _LISTENER[line.dest & 1]
         passes = operand_line_edge(m.grid, line, port, takes_partials, takes_operand)
         if passes:
             wires.activity |= _READ_OPERAND_BIT
         if port.ready:
             wires.awake |= OPERAND_READER
-        if passes or takes_partials or takes_operand or port.ready:
-            wires.wakes |= BACK | DRAIN
+        if takes_partials:
+            wires.wakes |= DRAIN
+        if takes_operand:
+            wires.wakes |= BACK
+        if passes or port.ready:
+            wires.wakes |= wakes | _LISTENER[line.dest & 1]
     if wires.awake & WRITER:
         if wires.write.valid and wires.write.ready:
             wires.activity |= _WRITE_BIT
@@ -154,7 +163,7 @@ def _writer_edge(m, c):
         wires.wakes |= WRITER
 
 
-@part
+@called
 def _reader_edge(m, c, k):
     """Read port ``k`` of column ``c``; who listens to it is woken."""
     port = m.readers[c, k]

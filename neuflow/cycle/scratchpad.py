@@ -34,6 +34,8 @@ SCRATCHPAD = np.dtype(
         *[(name, INT) for name in (
             "read_requests", "write_requests",  # ports that ask for a burst here
             "read_error", "write_error",
+            "busy",  # something is under way
+            "awake",  # wire: that, or a port asks; else nothing moves
         )],
         # Of each bank: port whose beat leaves the RAM, arrives; column whose burst is written; or -1.
         *[(name, INT, (BANKS,)) for name in ("served", "answered", "acknowledged")],
@@ -48,13 +50,16 @@ def reset_scratchpad(s: np.void) -> None:
         s[name] = -1
     for name in ("reads", "writes"):
         s[name]["slots"]["owner"] = -1
+    s["busy"] = 1  # so that all wires are set once
 
 
 @part
 def scratchpad_wires(m):
     """Grant bursts, take beats, and tell ports which beats and acknowledgements come."""
     s = m.scratchpad
-    if m.grid.scratchpad_words == 0:
+    asked = s.read_requests | s.write_requests
+    s.awake = m.grid.scratchpad_words != 0 and (s.busy | asked | m.tiles.plain) != 0
+    if not s.awake:
         return
     _choose_beats(s.reads)
     _choose_burst(s.reads, s.read_requests)
@@ -121,7 +126,7 @@ def _outside(grid, beat):
 def scratchpad_edge(m):
     """blocks.scratchpad.Scratchpad. Call it before the edges of the ports."""
     s = m.scratchpad
-    if m.grid.scratchpad_words == 0:
+    if not s.awake:
         return
     for bank in range(BANKS):
         s.answered[bank] = s.served[bank]
@@ -146,6 +151,10 @@ def scratchpad_edge(m):
         s.reads.first = 1 - s.reads.first
     if s.writes.meet:
         s.writes.first = 1 - s.writes.first
+    s.busy = 0
+    for k in range(BANKS):
+        s.busy |= s.reads.slots[k].owner >= 0 or s.writes.slots[k].owner >= 0
+        s.busy |= s.served[k] >= 0 or s.answered[k] >= 0 or s.acknowledged[k] >= 0
 
 
 @part
