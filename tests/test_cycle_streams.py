@@ -1,9 +1,9 @@
-"""Streams of weights that move from picture to picture are where they would be, cycle by cycle."""
+"""Streams that move from picture to picture are where they would be, cycle by cycle."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numba
@@ -63,13 +63,40 @@ def dense(case: int) -> Program:
     return compile_graph(net.build(tensor), grid)
 
 
+def convolutions(case: int) -> Program:
+    """Return random convolutions: rows and weights come while arrays run ahead."""
+    rng = np.random.default_rng(case)
+    grid = (TINY, VIRTEX6)[case % 2]
+    net = Builder(case)
+    large = 1 + 3 * (case % 2)
+    tensor = net.input(24 * large, 9, int(rng.integers(8, 15)))
+    for _ in range(2):
+        kernel = int(rng.choice([1, 3]))
+        stride = int(rng.integers(1, 3))
+        tensor = net.conv(tensor, int(rng.integers(4, 9)) * large, (kernel, kernel), (stride, stride))
+        tensor = net.conv(tensor, 24 * large, (1, 1))
+    return compile_graph(net.build(tensor), grid)
+
+
 def memory(case: int) -> MemoryConfig:
     return MEMORIES[case // 2 % len(MEMORIES)]
 
 
 @pytest.mark.parametrize("case", range(24))
 def test_dense_layers(case: int, noted: Noted) -> None:
-    program, images = dense(case), 1 + case % 3
+    moves = compare(dense(case), case, noted)
+    bound_by_bus = memory(case).outstanding > 1 and memory(case).read_latency < 80
+    assert moves > 20 or not bound_by_bus
+
+
+def test_convolutions(noted: Noted) -> None:
+    assert sum(compare(convolutions(case), case, noted) for case in range(16)) > 100
+
+
+def compare(program: Program, case: int, noted: Noted) -> int:
+    """Compare a run with one in which every part moves in every cycle; return the ways moved at once."""
+    images = 1 + case % 3
+    noted.machines.clear()
     got = judge.simulate(program, images, memory(case), timeline=False)
     assert len(noted.machines) == 1, "ended with an error, and was run once more"
     moves = int(noted.take()["history"]["moves"])
@@ -77,8 +104,7 @@ def test_dense_layers(case: int, noted: Noted) -> None:
     for field in dataclasses.fields(want):
         if field.name != "seconds":
             assert getattr(got, field.name) == getattr(want, field.name), field.name
-    bound_by_bus = memory(case).outstanding > 1 and memory(case).read_latency < 80
-    assert moves > 20 or not bound_by_bus
+    return moves
 
 
 IGNORED = {
@@ -130,11 +156,12 @@ def walk(value: Any, name: str, said: dict[str, Any]) -> None:
         said[name] = value.tolist()
 
 
+@pytest.mark.parametrize("layers", [dense, convolutions])
 @pytest.mark.parametrize("case", range(8))
 def test_in_the_middle_of_a_stream_all_registers_are_what_they_would_be(
-    case: int, noted: Noted
+    case: int, layers: Callable[[int], Program], noted: Noted
 ) -> None:
-    program, rng = dense(case), np.random.default_rng(case)
+    program, rng = layers(case), np.random.default_rng(case)
     end = judge.simulate(program, 3, memory(case), timeline=False).cycles
     noted.take()
     for limit in rng.integers(end // 8, end, 6):
@@ -171,7 +198,11 @@ def streaming() -> np.ndarray:
         "fetcher.buffer.level": TINY.burst_beats + 1, "sequencer.enable": 1,
         "tiles.columns.0.array.lanes.known": 1, "tiles.columns.1.array.lanes.known": 1,
         "tiles.columns.0.array.active": 1, "wires.0.receivers.2.o.array.channels": 3,
+        "readers.0.0.splitter.active": 1, "readers.0.0.splitter.more": 3,
         "readers.0.1.splitter.active": 1, "readers.0.1.splitter.more": 3,
+        "tiles.columns.0.rows.active": 1, "tiles.columns.0.rows.record": 2,
+        "tiles.columns.0.rows.stored": 2, "tiles.columns.0.rows.limit": 7,
+        "tiles.columns.0.array.released": 3, "wires.0.receivers.0.o.rows.ring_rows": 4,
         "arbiter.write_grant": -1,
     }.items():  # fmt: skip
         put(made[0], path, value)
@@ -197,10 +228,13 @@ def streaming() -> np.ndarray:
         ("wires.1.resting", 1 << ACTIVITY_BITS), ("wires.0.receivers.2.o.array.channels", 2),
         ("tiles.columns.0.array.lanes.known", 0, "wires.0.receivers.2.valid", 1),
         "tiles.columns.0.array.stages",
-        ("readers.0.1.buffer.level", 65), "readers.0.1.runs.valid", "readers.1.1.walker.active",
+        ("readers.0.1.buffer.level", pictures.ENTRIES + 1), "readers.0.1.runs.valid",
+        "readers.1.1.walker.active",
         "wires.0.receivers.9.valid", "readers.1.1.splitter.there", "readers.0.1.splitter.ends",
         ("readers.0.1.splitter.more", 2), "readers.0.1.near",
-        ("readers.0.1.splitter.more", 1 << 17),
+        ("readers.0.1.splitter.more", 1 << 17), ("readers.0.0.splitter.more", 2),
+        ("tiles.columns.0.rows.stored", 1), ("tiles.columns.0.rows.limit", 8),
+        ("tiles.columns.0.rows.lead", 1), "wires.1.receivers.0.valid",
         "tiles.columns.0.weights.leading", "tiles.columns.0.weights.arrived",
         "wires.0.receivers.1.valid", "tiles.columns.1.weights.blocks.leaving",
         ("tiles.columns.1.weights.blocks.room", 0),
@@ -220,7 +254,8 @@ def test_no_picture_is_taken_where_something_else_may_move(registers: Any) -> No
 @pytest.mark.parametrize(
     ("before", "moved", "what"),
     [
-        (6, -3, pictures.MORE), (6, -3, pictures.CHANNEL),
+        (6, -3, pictures.MORE), (6, -3, pictures.MORE + 1), (6, -3, pictures.CHANNEL),
+        (5, -3, pictures.STORED),
         (pictures.FAR + 3, -2, pictures.SPACE), (pictures.FAR + 3, -2, pictures.UNREAD),
     ],
 )  # fmt: skip

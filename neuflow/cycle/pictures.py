@@ -1,4 +1,4 @@
-"""Pictures of the machine in a stream of weights: what is in one, and those that are kept.
+"""Pictures of the machine in streams of rows and weights: what is in one, and those that are kept.
 
 A picture holds every register that a part which is awake reads, or what it compares of a counting one:
 its value where that is small, else that it is not (``FAR``). What is forgotten here would make times
@@ -20,6 +20,7 @@ from neuflow.cycle.convolver import RESULT
 from neuflow.cycle.figures import COUNTS
 from neuflow.cycle.memory import MAX_OUTSTANDING
 from neuflow.cycle.read_port import READ_PORT
+from neuflow.cycle.rows import ROW_STORE
 from neuflow.cycle.state import INT, MAX_COLUMNS
 from neuflow.cycle.weights import WEIGHT_STORE
 from neuflow.layout import Cause
@@ -32,15 +33,18 @@ LONGEST = 128
 """Cycles between two pictures at most."""
 FAR = LONGEST + 4
 """Beats that a ring does not come to the end of in so many cycles, as one moves in a cycle at most."""
-ENTRIES = 64
+ENTRIES = 128
 """Beats that may wait in a read port where a picture is taken."""
-WORDS = 3072
+WORDS = 6144
 CREDIT, PAUSE = 1536, 4096
 """Pictures that may be taken beyond those that were of use; then none is taken for so many bursts."""
 
-BEAT, MORE, SPACE, UNREAD, PASSED, CHANNEL = range(6)
-COUNTING = 6
-"""Counting registers of a column."""
+KINDS = 2
+"""Read ports of a column whose streams are looked at: rows, weights."""
+BEAT, MORE, SPACE, UNREAD, PASSED, CHANNEL, STORED = 0, KINDS, *range(2 * KINDS, 2 * KINDS + 5)
+COUNTING = 2 * KINDS + 5
+"""Counting registers of a column: of each port its beat, and how many bursts are more than it; of the
+weights' ring; channels that the array, and the row store, are yet to go through."""
 CLASSES = 3
 """Bits of ``far`` of a column."""
 TOTALS = len(COUNTERS.names or ()) + len(Cause) + MAX_COLUMNS * COUNTS
@@ -73,7 +77,7 @@ HISTORY = np.dtype(
         ("words", INT, (PICTURES + 1, WORDS)),
     ]
 )
-"""Pictures. ``values`` of :data:`MORE` and :data:`CHANNEL`: how many are left."""
+"""Pictures."""
 
 _MIX = np.random.default_rng(0).integers(1, 1 << 62, WORDS, np.int64) | 1
 
@@ -109,7 +113,9 @@ _PORT = _places(
 )  # fmt: skip
 _WEIGHTS = _places(WEIGHT_STORE, "weights.space", "weights.passed", "weights.unread", "blocks")
 _ARRAY = _places(MAC_ARRAY, "channel", "block", "group")
-_COLUMN_WORDS = len(_PORT) + len(_WEIGHTS) + len(_ARRAY) + 2 * 3 + ENTRIES + BURSTS + 40
+_ROWS = _places(ROW_STORE, "channel", "record", "limit", "stored")
+_PORT_WORDS = len(_PORT) + 2 * 4 + ENTRIES + BURSTS
+_COLUMN_WORDS = KINDS * _PORT_WORDS + len(_ROWS) + len(_WEIGHTS) + len(_ARRAY) + 60
 assert len(_ARBITER) + 4 * BURSTS + MAX_COLUMNS * (_COLUMN_WORDS + 2) < WORDS - 64
 
 
@@ -173,8 +179,8 @@ def _around(m, h, now):
     _word(h, s.config_valid)  # what is shown as the cause, and counted
     _word(h, s.fence_waits)
     _word(h, s.state)
-    if a.ar_valid and a.ar_id % 3 == 1 and a.ar_id < 3 * m.grid.columns:
-        beat = m.readers[a.ar_id // 3, 1].splitter.beat
+    if a.ar_valid and a.ar_id % 3 < KINDS and a.ar_id < 3 * m.grid.columns:
+        beat = m.readers[a.ar_id // 3, a.ar_id % 3].splitter.beat
         a.ar_address = beat + _word(h, a.ar_address - beat)
     else:
         a.ar_address = _word(h, a.ar_address if a.ar_valid else 0)
@@ -212,10 +218,38 @@ def _array(h, column, config):
 
 
 @part
+def _rows(h, column, wires):
+    """Row store. No record ends on a way, so that an array which is run ahead changes nothing here."""
+    rows, c = column.rows, wires.receivers[state.ROWS].o.rows
+    _registers(h, rows, _ROWS)
+    _word(h, c.scatter)
+    _word(h, c.width)
+    _word(h, c.stride)
+    _word(h, c.source)
+    _word(h, c.rows == 0)
+    _word(h, c.channels - rows.channel < 2)
+    _word(h, rows.lead <= c.ahead)
+    if wires.resumes >= 0:
+        _word(h, rows.record < rows.limit)
+    else:
+        _word(h, rows.record)
+        _word(h, c.ring_rows)
+        rows.limit, rows.stored = _word(h, rows.limit), _word(h, rows.stored)
+
+
+@part
+def _link(h, link):
+    link.valid, link.ready = _word(h, link.valid), _word(h, link.ready)
+    link.count, link.last = _word(h, link.count), _word(h, link.last)
+
+
+@part
 def _column(m, h, c):
     """A column; its counting registers only as far as they are compared."""
     wires, column = m.wires[c], m.tiles.columns[c]
-    _port(m, h, m.readers[c, 1])
+    for k in range(KINDS):
+        _port(m, h, m.readers[c, k])
+    _rows(h, column, wires)
     _registers(h, column.weights, _WEIGHTS)
     ring, result = column.weights.weights, column.results[RESULT]
     if h.restores == 0:
@@ -231,9 +265,8 @@ def _column(m, h, c):
     wires.activity, wires.resting = _word(h, wires.activity), _word(h, wires.resting)
     _word(h, column.weights.active)
     _word(h, wires.receivers[state.WEIGHTS].o.weights.source)
-    line = wires.weights_line
-    line.valid, line.ready = _word(h, line.valid), _word(h, line.ready)
-    line.count, line.last = _word(h, line.count), _word(h, line.last)
+    _link(h, wires.rows_line)
+    _link(h, wires.weights_line)
     _word(h, column.drain.step)
     _word(h, wires.receivers[state.DRAIN].valid)
     _word(h, result.valid)
@@ -253,21 +286,27 @@ def picture(m, h, now):
 def note_values(m, h):
     """Note the counting registers."""
     for c in range(m.grid.columns):
-        column, s, values = m.tiles.columns[c], m.readers[c, 1].splitter, h.values[c]
-        ring, array = column.weights.weights, column.array
-        values[BEAT], values[MORE] = s.beat, s.more
+        column, receivers, values = m.tiles.columns[c], m.wires[c].receivers, h.values[c]
+        ring = column.weights.weights
+        for k in range(KINDS):
+            s = m.readers[c, k].splitter
+            values[BEAT + k], values[MORE + k] = s.beat, s.more
         values[SPACE], values[UNREAD], values[PASSED] = ring.space, ring.unread, ring.passed
-        values[CHANNEL] = m.wires[c].receivers[state.ARRAY].o.array.channels - array.channel
+        values[CHANNEL] = receivers[state.ARRAY].o.array.channels - column.array.channel
+        values[STORED] = receivers[state.ROWS].o.rows.channels - column.rows.channel
 
 
 @part
 def give_back_values(m, h):
     for c in range(m.grid.columns):
-        column, s, values = m.tiles.columns[c], m.readers[c, 1].splitter, h.values[c]
-        ring, array = column.weights.weights, column.array
-        s.beat, s.more = values[BEAT], values[MORE]
+        column, receivers, values = m.tiles.columns[c], m.wires[c].receivers, h.values[c]
+        ring = column.weights.weights
+        for k in range(KINDS):
+            s = m.readers[c, k].splitter
+            s.beat, s.more = values[BEAT + k], values[MORE + k]
         ring.space, ring.unread, ring.passed = values[SPACE], values[UNREAD], values[PASSED]
-        array.channel = m.wires[c].receivers[state.ARRAY].o.array.channels - values[CHANNEL]
+        column.array.channel = receivers[state.ARRAY].o.array.channels - values[CHANNEL]
+        column.rows.channel = receivers[state.ROWS].o.rows.channels - values[STORED]
 
 
 @part

@@ -1,16 +1,17 @@
-"""Streams of weights that repeat themselves: from one picture of the machine to the next at once.
+"""Streams that repeat themselves: from one picture of the machine to the next at once.
 
-While weights stream from memory into the weight stores and nothing else is awake but arrays that use
-each of them once, the machine goes through few states over and over again, but for registers that
-*count*: addresses and words left of a run, beats in a ring, channels. So a *picture* of the machine
-(``cycle.pictures``) is taken whenever the first of the read ports is granted a burst. The *way* from
+While rows and weights stream from memory into their stores and nothing else is awake but arrays, the
+machine goes through few states over and over again, but for registers that *count*: addresses and
+words left of a run, beats in a ring, channels. So a *picture* of the machine (``cycle.pictures``) is
+taken whenever the first of the read ports that are awake is granted a burst. The *way* from
 one picture to the next (cycles, what was counted, by how much the counting registers moved) is kept
 with the first. When the machine comes to a picture that is known, it moves on to the next one at once,
 and to those behind it, as long as no counting register comes near a value that it is compared with.
 
 Registers that are not in a picture cannot move up to the next one where one is taken
 (:func:`_may_repeat`): control unit, scratchpad, writes, a port's next run, parameters, and all parts
-that sleep. If one of those moves between two pictures, the way is not kept (:func:`note_step`).
+that sleep. If one of those moves between two pictures, or a record of rows ends, the way is not kept
+(:func:`note_step`).
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from __future__ import annotations
 from neuflow.blocks.dma_address import BURSTS
 from neuflow.cycle import state
 from neuflow.cycle.array import form_waits
-from neuflow.cycle.awake import ARRAY, READER, WEIGHTS
+from neuflow.cycle.awake import ARRAY, READER, ROWS, WEIGHTS
 from neuflow.cycle.compiled import called, part
 from neuflow.cycle.figures import COUNTS, count_all
 from neuflow.cycle.pictures import (
@@ -27,19 +28,22 @@ from neuflow.cycle.pictures import (
     COUNTING,
     ENTRIES,
     FAR,
+    KINDS,
     LONGEST,
     MORE,
     SPACE,
+    STORED,
     UNREAD,
     give_back_values,
     note_values,
     picture,
     take,
 )
+from neuflow.cycle.rows import ALL_STORED
 from neuflow.cycle.scratchpad import BANKS
 from neuflow.layout import ACTIVITY_BITS
 
-STREAMS = WEIGHTS | ARRAY | READER << 1
+STREAMS = ROWS | WEIGHTS | ARRAY | READER | READER << 1
 """Parts that may be awake between two pictures."""
 
 
@@ -52,30 +56,22 @@ def note_step(m):
         others |= wires.awake & ~STREAMS
         # How far an array runs ahead depends on what is counted.
         others |= wires.awake & ARRAY != 0 and wires.resumes >= 0
+        rows = m.tiles.columns[c].rows
+        others |= wires.awake & ROWS != 0 and (rows.record_ends or rows.finished)
     if others:
         m.history.picture = 0
 
 
 @part
 def is_due(m):
-    """Whether a picture is due behind this cycle: the first port that is awake is granted a burst.
-
-    The array behind it uses each weight once: only such streams are long enough to repeat themselves.
-    """
+    """Whether a picture is due behind this cycle: the first port that is awake is granted a burst."""
     h, grant = m.history, m.arbiter.read_grant
-    if grant % 3 != 1 or grant > 3 * m.grid.columns:
-        return False
-    column = grant // 3
-    if not m.tiles.columns[column].array.active:
-        return False
-    if not m.wires[column].receivers[state.ARRAY].o.array.stream_weights:
-        return False
     for c in range(m.grid.columns):
         if m.wires[c].awake & ~STREAMS:
             return False
     for c in range(m.grid.columns):
-        if m.wires[c].awake & READER << 1:
-            if grant != 3 * c + 1:
+        if m.wires[c].awake & (READER | READER << 1):
+            if grant != (3 * c if m.wires[c].awake & READER else 3 * c + 1):
                 return False
             break
     if h.pause:
@@ -154,6 +150,17 @@ def _weights_rest(column, wires):
 
 
 @part
+def _rows_rest(rows, config, released):
+    """Whether a row store is in the middle of a packet, or none waits; what it shows is settled."""
+    c, first = config.o.rows, rows.lead == 0
+    if rows.stored != (rows.record if first else ALL_STORED):
+        return False
+    if rows.active == 0:
+        return config.valid == 0
+    return rows.limit == c.ring_rows + (released if first else 0)
+
+
+@part
 def _may_repeat(m):
     """Whether a picture may be taken behind this cycle."""
     if not (_control_rests(m) and _around_rests(m)):
@@ -170,7 +177,10 @@ def _may_repeat(m):
                 return False
             if array.stages & 1:  # the last tap of a block; that wakes the drain in the next cycle
                 return False
-        if not _run_rests(m, m.readers[c, 1], wires.receivers[state.READ_WEIGHTS]):
+        for k in range(KINDS):
+            if not _run_rests(m, m.readers[c, k], wires.receivers[state.READ_ROWS + k]):
+                return False
+        if not _rows_rest(column.rows, wires.receivers[state.ROWS], array.released):
             return False
         if not _weights_rest(column, wires):
             return False
@@ -197,18 +207,22 @@ def _totals(m):
 @part
 def _keep_way(m, h, number, now):
     """Keep the way from the last picture to this one."""
-    before = h.picture - 1
-    if h.nexts[before] or now - h.time > LONGEST or h.fars[before] != h.fars[number]:
+    last = h.picture - 1
+    if h.nexts[last] or now - h.time > LONGEST or h.fars[last] != h.fars[number]:
         return
     for c in range(m.grid.columns):
-        if h.values[c, MORE] > h.before[c, MORE] or h.values[c, CHANNEL] > h.before[c, CHANNEL]:
+        values, before = h.values[c], h.before[c]
+        for k in range(KINDS):
+            if values[MORE + k] > before[MORE + k]:
+                return
+        if values[CHANNEL] > before[CHANNEL] or values[STORED] != before[STORED] and values[STORED] < 2:
             return
-    h.nexts[before], h.cycles[before] = number + 1, now - h.time
+    h.nexts[last], h.cycles[last] = number + 1, now - h.time
     for c in range(m.grid.columns):
         for k in range(COUNTING):
-            h.moved[before, c, k] = h.values[c, k] - h.before[c, k]
+            h.moved[last, c, k] = h.values[c, k] - h.before[c, k]
     for k in range(_totals(m)):
-        h.counted[before, k] = _total(m, k) - h.totals[k]
+        h.counted[last, k] = _total(m, k) - h.totals[k]
 
 
 @part
@@ -219,7 +233,10 @@ def _may_move(m, h, number, end):
         if 0 <= wires.resumes <= end or 0 <= wires.drain_resumes <= end:
             return False
         values, moved = h.values[c], h.moved[number, c]
-        if m.readers[c, 1].splitter.active and values[MORE] + moved[MORE] < 3:
+        for k in range(KINDS):
+            if m.readers[c, k].splitter.active and values[MORE + k] + moved[MORE + k] < 3:
+                return False
+        if moved[STORED] and values[STORED] + moved[STORED] < 2:
             return False
         if wires.resumes < 0 and moved[CHANNEL] and values[CHANNEL] + moved[CHANNEL] < 3:
             return False
