@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import mmap
+
 import numpy as np
 
 from neuflow.cycle.arbiter import (
@@ -150,7 +152,9 @@ def new_machine(
 
     With ``plain`` every part moves in every cycle: slower, and the same.
     """
-    made = np.zeros(1, MACHINE)
+    # Not np.zeros: it asks for large pages, each of which is cleared as a whole where a picture
+    # touches a few words of it.
+    made = np.frombuffer(mmap.mmap(-1, MACHINE.itemsize), MACHINE)
     m = made[0]
     m["grid"] = grid_record(grid)[0]
     m["wires"][: grid.columns] = new_wires(grid)
