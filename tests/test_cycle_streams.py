@@ -129,9 +129,10 @@ def registers(m: np.void) -> dict[str, Any]:
             places = q["at"] + (q["head"] + np.arange(q["level"])) % max(q["depth"], 1)
             held.append(m["store"]["entries"][places].tolist())
             q["head"] = 0
-        for name in ("a", "spare_a"):
-            if not port["asks"]["valid" if name == "a" else "spare_valid"]:
-                port["asks"][name] = 0
+        for slice_, value in (("asks", "a"), ("runs", "a"), ("runs", "b")):
+            for end in ("", "spare_"):
+                if not port[slice_][f"{end}valid"]:
+                    port[slice_][f"{end}{value}"] = 0
     q = m["memory"]["reads"]
     bursts = np.roll(q["entries"], -int(q["first"]))[: int(q["size"])]
     said: dict[str, Any] = {"bursts": [b.tolist()[1:] for b in bursts], "held": held}
