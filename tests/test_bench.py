@@ -9,9 +9,9 @@ import onnx
 import pytest
 
 from examples.bench import readme, scale_sim
-from examples.bench.__main__ import cores, has_peer, silicon
+from examples.bench.__main__ import has_peer, silicon
 from examples.bench.layers import layers
-from examples.bench.works import CORES, SILICON_RTL, SILICON_WORKS, WORKS
+from examples.bench.works import SILICON_RTL, SILICON_WORKS, WORKS
 from examples.networks import NETWORKS
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -41,14 +41,6 @@ def test_the_readme_shows_what_was_measured() -> None:
     for make in readme.PARTS.values():
         assert make(record) in text
     assert readme.with_measured(text, record) == text
-
-
-def test_compare_is_measured_on_one_core_and_on_two() -> None:
-    rows = json.loads((ROOT / "docs" / "bench.json").read_text(encoding="utf-8"))["cores"]
-    assert [(row["work"], row["cores"]) for row in rows] == [(w, n) for w in CORES for n in (1, 2)]
-    for one, two in zip(rows[::2], rows[1::2], strict=True):
-        shown = f"| {WORKS[one['work']].title} | {one['seconds']:.3g} | {two['seconds']:.3g} |"
-        assert shown in cores(rows)
 
 
 def test_silicon_is_measured_by_times_and_gates_that_agree() -> None:

@@ -19,7 +19,6 @@ from examples.bench.layers import is_grouped, layers
 from examples.bench.measure import PROGRAMS
 from examples.bench.timed import timed
 from examples.bench.works import (
-    CORES,
     GROWTH,
     GROWTH_GRIDS,
     SILICON,
@@ -162,15 +161,6 @@ def _check_agreement(name: str, rows: list[Row]) -> None:
         raise RuntimeError(f"{name}: the judges differ: {sorted(cycles)} cycles")
 
 
-def cores(rows: list[Row]) -> str:
-    """Return seconds of ``compare`` on one core and on two as Markdown."""
-    lines = ["| work | `compare`, s, one core | two cores | ratio |", "|---|---|---|---|"]
-    for name in dict.fromkeys(row["work"] for row in rows):
-        one, two = (row["seconds"] for row in rows if row["work"] == name)
-        lines.append(f"| {WORKS[name].title} | {one:.3g} | {two:.3g} | {one / two:.2f} |")
-    return "\n".join(lines) + "\n"
-
-
 def main() -> int:
     """Measure and write the tables."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -201,16 +191,11 @@ def main() -> int:
     grown = []
     if not chosen.no_growth:
         grown = [measure(name, grid, "times") for name in GROWTH for grid in GROWTH_GRIDS]
-    both = [
-        measure(name, WORKS[name].grid, f"compare{count}")
-        for name in CORES if name in chosen.only
-        for count in (1, 2)
-    ]  # fmt: skip
-    parts = ((table, rows), (silicon, other), (growth, grown), (cores, both))
-    text = "\n".join(make(found) for make, found in parts if found)
+    text = "\n".join(make(found) for make, found in
+                     ((table, rows), (silicon, other), (growth, grown)) if found)  # fmt: skip
     record = {
         "machine": platform.processor() or platform.machine(), "rows": rows, "silicon": other,
-        "growth": grown, "cores": both,
+        "growth": grown,
     }  # fmt: skip
     (chosen.o / "bench.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     (chosen.o / "bench.md").write_text(text, encoding="utf-8")

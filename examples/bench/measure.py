@@ -1,14 +1,11 @@
 """One measurement, in a process of its own: ``python -m examples.bench.measure WORK GRID JUDGE``.
 
-JUDGE: rtl, cycle, times (cycle without values), onnxruntime; compare1 or compare2, all three judges
-held against each other on one core or on two. Prints JSON: cycles, MACs, efficiency, rooflines,
-seconds of the judge alone.
+Prints JSON: cycles, MACs, efficiency, rooflines, seconds of the judge alone.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import sys
 import tempfile
 import time
@@ -77,29 +74,6 @@ def on_grid(name: str, grid: str, judge: str) -> dict[str, Any]:
     return {key: stats[key] for key in keys} | {"seconds": seconds, "peak_mb": peak}
 
 
-def compared(name: str, grid: str, cores: int) -> dict[str, Any]:
-    """Time ``compare`` on so many of the cores that this process may use.
-
-    Raises RuntimeError where the judges disagree.
-    """
-    from neuflow.run import build, compare
-
-    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:cores])
-    program = program_of(name, grid)
-    build.simulator(program.grid)
-    program_of(WARM_UP, grid).cycle(WORKS[WARM_UP].calibration()[:1])
-    work = WORKS[name]
-    x = np.resize(work.calibration(), (work.batch, *work.calibration().shape[1:]))
-    words = api.quantise_inputs(program.ir, x)
-    begin = time.monotonic()
-    with tempfile.TemporaryDirectory() as directory:
-        found = compare.compare(program.ir, words, None, None, Path(directory), name)
-    seconds = time.monotonic() - begin
-    if not found.agree:
-        raise RuntimeError(f"{name}: {found.text}")
-    return {"cores": cores, "seconds": seconds, "peak_mb": peak_mb()}
-
-
 def peak_mb() -> float:
     """Return the most memory this process has had, MB.
 
@@ -132,12 +106,7 @@ def on_onnxruntime(name: str) -> dict[str, Any]:
 def main() -> None:
     """Print what was asked for."""
     name, grid, judge = sys.argv[1:]
-    if judge == "onnxruntime":
-        found = on_onnxruntime(name)
-    elif judge.startswith("compare"):
-        found = compared(name, grid, int(judge.removeprefix("compare")))
-    else:
-        found = on_grid(name, grid, judge)
+    found = on_onnxruntime(name) if judge == "onnxruntime" else on_grid(name, grid, judge)
     print(json.dumps(found))
 
 

@@ -56,22 +56,7 @@ def speeds(record: Record) -> str:
         )
         (least, slowest), (most, fastest) = found[0], found[-1]
         ranges.append(f"{name} {least:,.0f} ({slowest}) to {most:,.0f} ({fastest})")
-    return (
-        f"Thousands of cycles a second, start of the run included: {'; '.join(ranges)}.\n"
-        f"{second_core(record['cores'])}"
-    )
-
-
-def second_core(rows: list[dict[str, Any]]) -> str:
-    """Return what ``compare`` gains from a second core."""
-    ratios = []
-    for name in dict.fromkeys(row["work"] for row in rows):
-        one, two = (row["seconds"] for row in rows if row["work"] == name)
-        ratios.append(f"{one / two:.2f} ({WORKS[name].title})")
-    return (
-        "`compare` has the Verilog on one core and the other judges on a second: "
-        f"{', '.join(ratios)} times as fast as on one.\n"
-    )
+    return f"Thousands of cycles a second, start of the run included: {'; '.join(ranges)}.\n"
 
 
 def silicon(record: Record) -> str:

@@ -108,9 +108,6 @@ GROWTH = ("alexnet", "resnet18", "vgg16")
 GROWTH_GRIDS = ("cnp", "virtex6", "asic45_4grid")
 """... on these grids: 100, 400 and 1600 MACs."""
 
-CORES = ("filter_bank", "cn3_small", "resnet18")
-"""Works that ``compare`` takes on one core and on two: the Verilog runs beside the other judges."""
-
 SILICON = "asic45"
 """Grid of the table of its own: as many MACs as ``virtex6``, more words a cycle, each way its own."""
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -136,15 +135,10 @@ def compare(
     Raises what the judges raise for bad input; a fault that one judge alone finds is a disagreement.
     """
     setting = Setting(program, inputs, memory, seed, sources, cycle_memory)
-    # The Verilog runs, and is built, in a process of its own: the others have the second core.
-    with ThreadPoolExecutor(1) as pool:
-        gates = pool.submit(_or_error, lambda: _run_rtl(setting))
-        want = golden.run(program, inputs).outputs
-        measured = _or_error(
-            lambda: judge.simulate(program, setting.images, cycle_memory or memory, seed)
-        )
-        ran = gates.result()
-    ends = [measured, ran]
+    want = golden.run(program, inputs).outputs
+    ends = [_or_error(lambda: judge.simulate(program, setting.images, cycle_memory or memory, seed))]
+    ends.append(_or_error(lambda: _run_rtl(setting)))
+    measured, ran = ends
     if not (isinstance(measured, Measured) and isinstance(ran, Ran)):
         if str(measured) == str(ran):
             raise HardwareError(str(ran))
