@@ -43,6 +43,10 @@ def test_the_readme_shows_what_was_measured() -> None:
     assert readme.with_measured(text, record) == text
 
 
+def test_a_bench_without_silicon_says_nothing_of_it() -> None:
+    assert readme.silicon({"silicon": []}) == ""
+
+
 def test_silicon_is_measured_by_times_and_gates_that_agree() -> None:
     rows = json.loads((ROOT / "docs" / "bench.json").read_text(encoding="utf-8"))["silicon"]
     assert {row["work"] for row in rows} == set(SILICON_WORKS)

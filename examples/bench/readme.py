@@ -6,7 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from examples.bench.works import SILICON, SILICON_PUBLISHED, WORKS
+from examples.bench.works import SILICON, SILICON_PUBLISHED
+from neuflow.grid import PRESETS
 
 ROOT = Path(__file__).resolve().parents[2]
 COLUMNS = (
@@ -60,16 +61,20 @@ def speeds(record: Record) -> str:
 
 
 def silicon(record: Record) -> str:
-    """Return the speeds that others published for the grid of silicon, and ours."""
-    texts = []
-    for name, published in SILICON_PUBLISHED.items():
-        row = next(row for row in record["silicon"] if row["work"] == name)
-        texts.append(
-            f"the {WORKS[name].title} runs there at {row_gops(row):.1f} GOPS (published: {published})"
-        )
-    clock = next(row["clock_hz"] for row in record["silicon"]) / 1e6
+    """Return the speeds that others published for the grid of silicon, and ours; empty: none."""
+    rows = {row["work"]: row for row in record["silicon"]}
+    texts = [
+        f"the {rows[name]['title']} runs there at {row_gops(rows[name]):.1f} GOPS "
+        f"(published: {published})"
+        for name, published in SILICON_PUBLISHED.items()
+        if name in rows
+    ]
+    if not texts:
+        return ""
+    grid = PRESETS[SILICON]
     return (
-        f"`{SILICON}` has the same MACs at an assumed {clock:.0f} MHz and 8 words a cycle each way: "
+        f"`{SILICON}` has the same MACs at an assumed {grid.clock_hz / 1e6:.0f} MHz and "
+        f"{grid.bus_words_per_cycle:g} words a cycle each way: "
         f"{'; '.join(texts)}.\nAll works on it: the second table of `docs/bench.md`.\n"
     )
 
