@@ -15,7 +15,7 @@ LATENCY = 11
 """Cycles from a beat's way in to its result, DIV excepted."""
 
 
-DIVIDE_BITS = 3
+DIVIDE_BITS = 2
 """Bits of twice a quotient that the divider finds in a cycle."""
 
 LEAST_BITS = 17

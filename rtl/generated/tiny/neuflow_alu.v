@@ -20,7 +20,7 @@ module neuflow_alu (
   output wire awake,
   input wire clk
 );
-  reg n16, n13, n12, n1, n2, alone, busy = 1'h0, done = 1'h0, endless_0 = 1'h0, endless_1 = 1'h0,
+  reg n16, n12, n11, n6, n1, alone, busy = 1'h0, done = 1'h0, endless_0 = 1'h0, endless_1 = 1'h0,
     inside_2 = 1'h0, minus_near, negative_0 = 1'h0, negative_1 = 1'h0, nonzero_0 = 1'h0, nonzero_1 =
     1'h0, plan_chooses, plan_near_a, plan_product, plan_smallest, s1_invert_0 = 1'h0, s1_invert_1 =
     1'h0, s2_carry_0 = 1'h0, s2_carry_1 = 1'h0, s3_carry_0 = 1'h0, s3_carry_1 = 1'h0, subtracts;
@@ -29,28 +29,29 @@ module neuflow_alu (
     s1_tail_plan_power = 16'h0, s2_far_0 = 16'h0, s2_far_1 = 16'h0;
   reg [16:0] s2_factor_0 = 17'h0, s2_factor_1 = 17'h0;
   reg [17:0] s8_doubled_0 = 18'h0, s8_doubled_1 = 18'h0, s9_rounded_0 = 18'h0, s9_rounded_1 = 18'h0;
-  reg [1:0] choice_0, choice_1, settling = 2'h2;
-  reg [20:0] n7, n3, s7_doubled_0 = 21'h0, s7_doubled_1 = 21'h0, twice_0 = 21'h0, twice_1 = 21'h0;
-  reg [21:0] s1_a_0 = 22'h0, s1_a_1 = 22'h0, s2_near_0 = 22'h0, s2_near_1 = 22'h0, s3_near_0 =
-    22'h0, s3_near_1 = 22'h0, s4_near_0 = 22'h0, s4_near_1 = 22'h0;
+  reg [18:0] twice_0 = 19'h0, twice_1 = 19'h0;
+  reg [19:0] s1_a_0 = 20'h0, s1_a_1 = 20'h0, s2_near_0 = 20'h0, s2_near_1 = 20'h0, s3_near_0 =
+    20'h0, s3_near_1 = 20'h0, s4_near_0 = 20'h0, s4_near_1 = 20'h0;
+  reg [1:0] n18, choice_0, choice_1, settling = 2'h2;
+  reg [20:0] n7, n2, s7_doubled_0 = 21'h0, s7_doubled_1 = 21'h0;
   reg [27:0] placed_0, placed_1;
   reg [31:0] s3_far_0 = 32'h0, s3_far_1 = 32'h0, s4_far_0 = 32'h0, s4_far_1 = 32'h0;
-  reg [32:0] n8, n4, s6_doubled_0 = 33'h0, s6_doubled_1 = 33'h0;
+  reg [32:0] n8, n3, s6_doubled_0 = 33'h0, s6_doubled_1 = 33'h0;
   reg [37:0] s10_tail = 38'h0, s3_tail = 38'h0, s4_tail = 38'h0, s5_tail = 38'h0, s6_tail = 38'h0,
     s7_tail = 38'h0, s8_tail = 38'h0, s9_tail = 38'h0, s1_tail_q = 38'h0, s2_tail_q = 38'h0;
-  reg [47:0] n10, n6, s5_exact_0 = 48'h0, s5_exact_1 = 48'h0;
+  reg [47:0] n10, n5, s5_exact_0 = 48'h0, s5_exact_1 = 48'h0;
   reg [48:0] s4_sum_0 = 49'h0, s4_sum_1 = 49'h0;
   reg [4:0] distance, s1_tail_plan_common = 5'h0;
-  reg [5:0] s2_tail_shift = 6'h0;
-  reg [63:0] n9, n5;
-  reg [6:0] n11;
+  reg [5:0] s0_tail_shift, s2_tail_shift = 6'h0;
+  reg [63:0] n9, n4;
+  reg [6:0] n13;
   reg [7:0] bits, left = 8'h0, right;
   reg [9:0] valid = 10'h0;
-  wire n14, n26, n33, n27, n31, n34, n15, n17, n23, n32, n24, n29, n20, n21, n28, n25, n35, n18,
-    n19, n22, awake_73, both, divides, en, i__ready, moves, o__valid_26, start, step, unary;
-  wire [16:0] trial0_0, trial0_1, trial1_0, trial1_1, trial2_0, trial2_1;
+  wire n14, n26, n30, n31, n24, n28, n15, n17, n21, n22, n27, n25, n32, n19, n20, n23, awake_71,
+    both, divides, en, i__ready, moves, o__valid_26, start, step, unary;
+  wire [16:0] trial0_0, trial0_1, trial1_0, trial1_1;
   wire [22:0] o__payload_24;
-  wire [2:0] n30;
+  wire [2:0] n29;
   wire [3:0] skipped;
   wire [5:0] more;
   wire [7:0] net;
@@ -58,7 +59,7 @@ module neuflow_alu (
   assign b__ready = a__ready & ~unary;
   assign {net[7], net[5:0]} = $signed(6'h11) + $signed(more);
   assign active = o__valid & o__ready;
-  assign awake = |{active, n20, awake_73, both} | n21;
+  assign awake = |{awake_71, n21, active, both} | n22;
   assign moves = en & inside_2;
   assign divides = o__payload_24[3:0] == 2'h3;
   assign n14 = o__payload_24[3:0] == 3'h6;
@@ -66,37 +67,31 @@ module neuflow_alu (
   assign n17 = $signed(more) < $signed(1'h0);
   assign more = o__payload_24[8:4] - o__payload_24[14:10];
   assign start = both & divides & ~busy;
-  assign trial2_1 = {trial1_1[15:1], above_1[13], 1'h1} + ({below_1, 1'h0} ^ {17{n29}});
-  assign n18 = n25 | start;
-  assign skipped = n30 == 2'h2 ? 4'h8 : n30 == 1'h1 ? 4'h4 : !n30 ? 4'h0 : 4'hc;
-  assign trial2_0 = {trial1_0[15:1], above_0[13], 1'h1} + ({below_0, 1'h0} ^ {17{n31}});
-  assign n19 = n28 | start;
-  assign n20 = en & (inside_2 | |valid);
+  assign trial1_1 = {trial0_1[15:1], above_1[14], 1'h1} + ({below_1, 1'h0} ^ {17{n28}});
+  assign n19 = n25 | start;
+  assign skipped = n29 == 2'h2 ? 4'h8 : n29 == 1'h1 ? 4'h4 : !n29 ? 4'h0 : 4'hc;
+  assign trial1_0 = {trial0_0[15:1], above_0[14], 1'h1} + ({below_0, 1'h0} ^ {17{n30}});
+  assign n20 = n27 | start;
+  assign n21 = en & (inside_2 | |valid);
   assign both = o__valid_26 & a__valid & (b__valid | unary);
-  assign n21 = |settling;
+  assign n22 = |settling;
   assign en = ~valid[9] | i__ready;
   assign step = busy & ~done;
-  assign n22 = a__ready | step | start;
-  assign n23 = ~trial0_1[16];
-  assign n24 = ~trial1_1[16];
+  assign n23 = step | start | a__ready;
+  assign n24 = ~trial0_1[16];
   assign n25 = step & nonzero_1;
   assign n26 = ~trial0_0[16];
-  assign n27 = ~trial1_0[16];
-  assign n28 = step & nonzero_0;
+  assign n27 = step & nonzero_0;
   assign unary = n14 | n15;
-  assign trial1_1 = {trial0_1[15:1], above_1[14], 1'h1} + ({below_1, 1'h0} ^ {17{n32}});
-  assign n29 = n24 ^ below_1[15];
-  assign n30 = n17 ? 3'h0 : more[4:2];
-  assign trial1_0 = {trial0_0[15:1], above_0[14], 1'h1} + ({below_0, 1'h0} ^ {17{n33}});
-  assign n31 = n27 ^ below_0[15];
-  assign trial0_1 = {rest_1[14:0], above_1[15], 1'h1} + ({below_1, 1'h0} ^ {17{n34}});
-  assign trial0_0 = {rest_0[14:0], above_0[15], 1'h1} + ({below_0, 1'h0} ^ {17{n35}});
-  assign n32 = n23 ^ below_1[15];
-  assign n33 = n26 ^ below_0[15];
-  assign n34 = ~rest_1[15] ^ below_1[15];
-  assign n35 = ~rest_0[15] ^ below_0[15];
+  assign trial0_1 = {rest_1[14:0], above_1[15], 1'h1} + ({below_1, 1'h0} ^ {17{n31}});
+  assign n28 = n24 ^ below_1[15];
+  assign n29 = n17 ? 3'h0 : more[4:2];
+  assign trial0_0 = {rest_0[14:0], above_0[15], 1'h1} + ({below_0, 1'h0} ^ {17{n32}});
+  assign n30 = n26 ^ below_0[15];
+  assign n31 = ~rest_1[15] ^ below_1[15];
+  assign n32 = ~rest_0[15] ^ below_0[15];
   \neuflow_alu.config  config_2 (
-    .awake(awake_73), .bus__payload(bus__payload), .bus__ready(bus__ready), .bus__valid(bus__valid),
+    .awake(awake_71), .bus__payload(bus__payload), .bus__ready(bus__ready), .bus__valid(bus__valid),
       .clk(clk), .columns(columns), .held(o__payload_24), .o__ready(a__ready & a__payload[34]),
       .o__valid(o__valid_26), .rst(rst), .sub(sub));
   neuflow_slice #(.WIDTH(35)) slice (
@@ -105,68 +100,51 @@ module neuflow_alu (
       .rst(rst));
   always @(posedge clk) begin
     if (moves) begin
-      n1 = ~s1_tail_q[20];
-      n11 = s1_tail_q[33:28] + 4'hf;
-      right = moves ? n11 - s1_tail_plan_common : 8'h0;
-      n12 = s4_sum_1[48] ^ s4_tail[22];
-      choice_1 = s4_tail[21] ? {n12, ~n12 | s4_tail[18]} : 2'h0;
-      n2 = ~s9_tail[34];
-      n3 = $signed(s7_doubled_1) >>> s7_tail[29:28];
-      n4 = $signed(s6_doubled_1) >>> {s6_tail[31:30], 2'h0};
-      n5 = $signed({s5_exact_1, 16'h0}) >>> {s5_tail[33:32], 4'h0};
-      n6 = $signed(s3_far_1) << {s3_tail[18], 4'h0};
-      n13 = s4_sum_0[48] ^ s4_tail[22];
-      choice_0 = s4_tail[21] ? {n13, ~n13 | s4_tail[18]} : 2'h0;
+      n11 = s4_sum_1[48] ^ s4_tail[22];
+      choice_1 = s4_tail[21] ? {n11, ~n11 | s4_tail[18]} : 2'h0;
+      n1 = ~s9_tail[34];
+      n2 = $signed(s7_doubled_1) >>> s7_tail[29:28];
+      n3 = $signed(s6_doubled_1) >>> {s6_tail[31:30], 2'h0};
+      n4 = $signed({s5_exact_1, 16'h0}) >>> {s5_tail[33:32], 4'h0};
+      n5 = $signed(s3_far_1) << {s3_tail[18], 4'h0};
+      n6 = ~s1_tail_q[20];
+      n12 = s4_sum_0[48] ^ s4_tail[22];
+      choice_0 = s4_tail[21] ? {n12, ~n12 | s4_tail[18]} : 2'h0;
       n7 = $signed(s7_doubled_0) >>> s7_tail[29:28];
       n8 = $signed(s6_doubled_0) >>> {s6_tail[31:30], 2'h0};
       n9 = $signed({s5_exact_0, 16'h0}) >>> {s5_tail[33:32], 4'h0};
       n10 = $signed(s3_far_0) << {s3_tail[18], 4'h0};
-      s2_carry_0 <= s1_invert_0 & n1 | s1_tail_q[19];
-      s2_factor_0[16] <= (!(s1_tail_q[0])) ? 1'h0 : s1_b_0[15];
-      s2_factor_0[15:0] <= s1_tail_q[0] ? s1_b_0 : s1_tail_plan_power;
-      s2_far_0 <= s1_tail_q[1] ? s1_b_0 : s1_a_0[15:0];
-      s2_near_0 <= (s1_tail_q[0]) ? 22'h0 : (s1_tail_q[1] ? s1_a_0 : {{6{s1_b_0[15]}}, s1_b_0}) ^
-        {22{s1_invert_0}};
-      s10_tail <= s9_tail;
-      s9_tail <= s8_tail;
-      s8_tail <= s7_tail;
-      s7_tail <= s6_tail;
-      s6_tail <= s5_tail;
-      s5_tail <= s4_tail;
-      s4_tail <= s3_tail;
-      s3_tail <= {s2_tail_q[37:34], s2_tail_shift, s2_tail_q[27:0]};
-      s2_tail_shift <= ($signed(right) < $signed(1'h0)) ? 6'h0 : right[5:0];
-      {s2_tail_q[37:34], s2_tail_q[27:0]} <= {s1_tail_q[37:34], s1_tail_plan_common,
-        s1_tail_q[22:18], s1_tail_plan_power, s1_tail_q[1:0]};
+      n13 = s1_tail_q[33:28] + 4'hf;
+      right = moves ? n13 - s1_tail_plan_common : 8'h0;
       s5_exact_1 <= choice_1 == 2'h3 ? {s4_far_1, 16'h0} : choice_1 == 2'h2 ? {{16{s4_far_1[31]}},
-        s4_far_1} : choice_1 == 1'h1 ? {{26{s4_near_1[21]}}, s4_near_1} : s4_sum_1[48:1];
+        s4_far_1} : choice_1 == 1'h1 ? {{28{s4_near_1[19]}}, s4_near_1} : s4_sum_1[48:1];
       s10_word_1 <= {s9_rounded_1[17], $signed(s9_rounded_1[16:15]) != $signed(s9_rounded_1[17]) |
         s9_tail[34] & $signed(s9_rounded_1[14:7]) != $signed(s9_rounded_1[17]) ?
-        {15{s9_rounded_1[17]}} ^ {{8{n2}}, 7'h7f} : s9_rounded_1[14:0]};
+        {15{s9_rounded_1[17]}} ^ {{8{n1}}, 7'h7f} : s9_rounded_1[14:0]};
       s9_rounded_1 <= $signed(s8_doubled_1[17:1]) + $signed({1'h0, s8_doubled_1[0]});
-      s8_doubled_1 <= {s7_doubled_1[20], $signed(n3[20:16]) != $signed(s7_doubled_1[20]) ^
-        s7_doubled_1[20], n3[15:0]};
-      s7_doubled_1 <= {s6_doubled_1[32], $signed(n4[32:19]) != $signed(s6_doubled_1[32]) ^
-        s6_doubled_1[32], n4[18:0]};
-      s6_doubled_1 <= {s5_exact_1[47], $signed(n5[63:31]) != $signed(s5_exact_1[47]) ^
-        s5_exact_1[47], n5[30:0]};
-      s4_sum_1 <= $signed({s3_near_1, s3_carry_1}) + $signed({n6 ^ {48{s3_tail[19]}}, s3_carry_1});
+      s8_doubled_1 <= {s7_doubled_1[20], $signed(n2[20:16]) != $signed(s7_doubled_1[20]) ^
+        s7_doubled_1[20], n2[15:0]};
+      s7_doubled_1 <= {s6_doubled_1[32], $signed(n3[32:19]) != $signed(s6_doubled_1[32]) ^
+        s6_doubled_1[32], n3[18:0]};
+      s6_doubled_1 <= {s5_exact_1[47], $signed(n4[63:31]) != $signed(s5_exact_1[47]) ^
+        s5_exact_1[47], n4[30:0]};
+      s4_sum_1 <= $signed({s3_near_1, s3_carry_1}) + $signed({n5 ^ {48{s3_tail[19]}}, s3_carry_1});
       s4_far_1 <= s3_far_1;
       s4_near_1 <= s3_near_1;
       s3_carry_1 <= s2_carry_1;
       s3_far_1 <= $signed(s2_far_1) * $signed(s2_factor_1);
       s3_near_1 <= s2_near_1;
-      s2_carry_1 <= s1_invert_1 & n1 | s1_tail_q[19];
+      s2_carry_1 <= s1_invert_1 & n6 | s1_tail_q[19];
       s2_factor_1[16] <= (!(s1_tail_q[0])) ? 1'h0 : s1_b_1[15];
       s2_factor_1[15:0] <= s1_tail_q[0] ? s1_b_1 : s1_tail_plan_power;
       s2_far_1 <= s1_tail_q[1] ? s1_b_1 : s1_a_1[15:0];
-      s2_near_1 <= (s1_tail_q[0]) ? 22'h0 : (s1_tail_q[1] ? s1_a_1 : {{6{s1_b_1[15]}}, s1_b_1}) ^
-        {22{s1_invert_1}};
+      s2_near_1 <= (s1_tail_q[0]) ? 20'h0 : (s1_tail_q[1] ? s1_a_1 : {{4{s1_b_1[15]}}, s1_b_1}) ^
+        {20{s1_invert_1}};
       s5_exact_0 <= choice_0 == 2'h3 ? {s4_far_0, 16'h0} : choice_0 == 2'h2 ? {{16{s4_far_0[31]}},
-        s4_far_0} : choice_0 == 1'h1 ? {{26{s4_near_0[21]}}, s4_near_0} : s4_sum_0[48:1];
+        s4_far_0} : choice_0 == 1'h1 ? {{28{s4_near_0[19]}}, s4_near_0} : s4_sum_0[48:1];
       s10_word_0 <= {s9_rounded_0[17], $signed(s9_rounded_0[16:15]) != $signed(s9_rounded_0[17]) |
         s9_tail[34] & $signed(s9_rounded_0[14:7]) != $signed(s9_rounded_0[17]) ?
-        {15{s9_rounded_0[17]}} ^ {{8{n2}}, 7'h7f} : s9_rounded_0[14:0]};
+        {15{s9_rounded_0[17]}} ^ {{8{n1}}, 7'h7f} : s9_rounded_0[14:0]};
       s9_rounded_0 <= $signed(s8_doubled_0[17:1]) + $signed({1'h0, s8_doubled_0[0]});
       s8_doubled_0 <= {s7_doubled_0[20], $signed(n7[20:16]) != $signed(s7_doubled_0[20]) ^
         s7_doubled_0[20], n7[15:0]};
@@ -180,6 +158,23 @@ module neuflow_alu (
       s3_carry_0 <= s2_carry_0;
       s3_far_0 <= $signed(s2_far_0) * $signed(s2_factor_0);
       s3_near_0 <= s2_near_0;
+      s2_carry_0 <= s1_invert_0 & n6 | s1_tail_q[19];
+      s2_factor_0[16] <= (!(s1_tail_q[0])) ? 1'h0 : s1_b_0[15];
+      s2_factor_0[15:0] <= s1_tail_q[0] ? s1_b_0 : s1_tail_plan_power;
+      s2_far_0 <= s1_tail_q[1] ? s1_b_0 : s1_a_0[15:0];
+      s2_near_0 <= (s1_tail_q[0]) ? 20'h0 : (s1_tail_q[1] ? s1_a_0 : {{4{s1_b_0[15]}}, s1_b_0}) ^
+        {20{s1_invert_0}};
+      s10_tail <= s9_tail;
+      s9_tail <= s8_tail;
+      s8_tail <= s7_tail;
+      s7_tail <= s6_tail;
+      s6_tail <= s5_tail;
+      s5_tail <= s4_tail;
+      s4_tail <= s3_tail;
+      s3_tail <= {s2_tail_q[37:34], s2_tail_shift, s2_tail_q[27:0]};
+      s2_tail_shift <= ($signed(right) < $signed(1'h0)) ? 6'h0 : right[5:0];
+      {s2_tail_q[37:34], s2_tail_q[27:0]} <= {s1_tail_q[37:34], s1_tail_plan_common,
+        s1_tail_q[22:18], s1_tail_plan_power, s1_tail_q[1:0]};
     end
     if (a__ready) begin
       subtracts = o__payload_24[3:0] == 1'h1;
@@ -189,26 +184,27 @@ module neuflow_alu (
       plan_near_a = alone | n17 & n16;
       minus_near = subtracts & ~plan_near_a;
       distance = n17 ? -more[4:0] : more[4:0];
+      n18 = left[0] + 1'h1;
+      s0_tail_shift = divides ? {4'h0, n18} : o__payload_24[21:16];
       plan_smallest = o__payload_24[3:0] == 3'h5;
       plan_chooses = o__payload_24[3:0] == 3'h4 | plan_smallest;
+      s1_invert_1 <= divides ? negative_1 : n14 ? a__payload[31] : minus_near;
+      s1_b_1 <= n15 ? a__payload[31:16] : b__payload[31:16];
+      s1_a_1[19] <= (divides) ? 1'h0 : a__payload[31];
+      s1_a_1[18:0] <= divides ? {twice_1[18] | endless_1, twice_1[17:0]} : {{3{a__payload[31]}},
+        a__payload[31:16]};
       s1_invert_0 <= divides ? negative_0 : n14 ? a__payload[15] : minus_near;
       s1_b_0 <= n15 ? a__payload[15:0] : b__payload[15:0];
-      s1_a_0[21] <= (divides) ? 1'h0 : a__payload[15];
-      s1_a_0[20:0] <= divides ? {twice_0[20] | endless_0, twice_0[19:0]} : {{5{a__payload[15]}},
+      s1_a_0[19] <= (divides) ? 1'h0 : a__payload[15];
+      s1_a_0[18:0] <= divides ? {twice_0[18] | endless_0, twice_0[17:0]} : {{3{a__payload[15]}},
         a__payload[15:0]};
-      s1_tail_q[33:31] <= (divides) ? 3'h0 : o__payload_24[21:19];
+      s1_tail_q[33:30] <= (divides) ? 4'h0 : o__payload_24[21:18];
       s1_tail_plan_common <= (plan_product | divides) ? 5'h0 : plan_near_a ? o__payload_24[8:4] :
         o__payload_24[14:10];
       s1_tail_plan_power <= (alone) ? 16'h0 : 1'h1 << distance[3:0];
-      {s1_tail_q[37:34], s1_tail_q[30:28], s1_tail_q[22:18], s1_tail_q[1:0]} <= {a__payload[34:32],
-        o__payload_24[22], divides ? {-left[1:0]} + 1'h1 : o__payload_24[18:16], plan_smallest,
-        plan_chooses, divides, subtracts & plan_near_a | plan_chooses, distance[4] & n16,
-        plan_near_a, plan_product};
-      s1_invert_1 <= divides ? negative_1 : n14 ? a__payload[31] : minus_near;
-      s1_b_1 <= n15 ? a__payload[31:16] : b__payload[31:16];
-      s1_a_1[21] <= (divides) ? 1'h0 : a__payload[31];
-      s1_a_1[20:0] <= divides ? {twice_1[20] | endless_1, twice_1[19:0]} : {{5{a__payload[31]}},
-        a__payload[31:16]};
+      {s1_tail_q[37:34], s1_tail_q[29:28], s1_tail_q[22:18], s1_tail_q[1:0]} <= {a__payload[34:32],
+        o__payload_24[22], s0_tail_shift[1:0], plan_smallest, plan_chooses, divides, subtracts &
+        plan_near_a | plan_chooses, distance[4] & n16, plan_near_a, plan_product};
     end
     if (start) begin
       endless_1 <= !b__payload[31:16] & |a__payload[31:16];
@@ -220,22 +216,22 @@ module neuflow_alu (
       nonzero_0 <= |b__payload[15:0];
       below_0 <= b__payload[15:0];
     end
-    if (n18) begin
-      placed_1 = {a__payload[31] + (a__payload[31:16] ^ {16{a__payload[31]}})} << skipped;
-      rest_1[11:0] <= start ? placed_1[27:16] : trial2_1[12:1];
-      above_1 <= start ? placed_1[15:0] : {above_1[12:0], 3'h0};
-    end
     if (n19) begin
+      placed_1 = {a__payload[31] + (a__payload[31:16] ^ {16{a__payload[31]}})} << skipped;
+      rest_1[11:0] <= start ? placed_1[27:16] : trial1_1[12:1];
+      above_1 <= start ? placed_1[15:0] : {above_1[13:0], 2'h0};
+    end
+    if (n20) begin
       placed_0 = {a__payload[15] + (a__payload[15:0] ^ {16{a__payload[15]}})} << skipped;
-      rest_0[11:0] <= start ? placed_0[27:16] : trial2_0[12:1];
-      above_0 <= start ? placed_0[15:0] : {above_0[12:0], 3'h0};
+      rest_0[11:0] <= start ? placed_0[27:16] : trial1_0[12:1];
+      above_0 <= start ? placed_0[15:0] : {above_0[13:0], 2'h0};
     end
   end
   always @(posedge clk) begin
-    if (|{active, n20, rst, awake_73, both}) begin
+    if (|{awake_71, n21, active, rst, both}) begin
       settling <= 2'h2;
     end else begin
-      if (n21) settling <= settling - 1'h1;
+      if (n22) settling <= settling - 1'h1;
     end
   end
   always @(posedge clk) begin
@@ -246,24 +242,24 @@ module neuflow_alu (
         inside_2 <= a__ready | |valid[8:0];
         valid <= {valid[8:0], a__ready};
       end
-      if (n22) done <= start ? $signed({net[7], net[5:0]}) <= $signed(1'h0) : step ? $signed(left)
-        <= $signed(3'h3) : 1'h0;
+      if (n23) done <= start ? $signed({net[7], net[5:0]}) <= $signed(1'h0) : step ? $signed(left)
+        <= $signed(3'h2) : 1'h0;
       if (step | start) begin
         bits = $signed({net[7], net[5:0]}) - $signed({1'h0, skipped});
         left <= start ? ($signed(bits) < $signed(1'h0) ? 8'h0 : bits) : $unsigned($signed(left) -
-          $signed(3'h3));
+          $signed(3'h2));
       end
-      if ({step, start} != 2'h2 & n22) busy <= start;
+      if ({step, start} != 2'h2 & n23) busy <= start;
     end
   end
   always @(posedge clk) begin
     if (start) begin
-      twice_1 <= 21'h0; rest_1[15:12] <= 4'h0; twice_0 <= 21'h0; rest_0[15:12] <= 4'h0;
+      twice_1 <= 19'h0; rest_1[15:12] <= 4'h0; twice_0 <= 19'h0; rest_0[15:12] <= 4'h0;
     end else begin
-      if (n25 & ~(|twice_1[20:18])) twice_1 <= {twice_1[17:0], n23, n24, ~trial2_1[16]};
-      if (n25) rest_1[15:12] <= trial2_1[16:13];
-      if (n28 & ~(|twice_0[20:18])) twice_0 <= {twice_0[17:0], n26, n27, ~trial2_0[16]};
-      if (n28) rest_0[15:12] <= trial2_0[16:13];
+      if (n25 & ~(|twice_1[18:17])) twice_1 <= {twice_1[16:0], n24, ~trial1_1[16]};
+      if (n25) rest_1[15:12] <= trial1_1[16:13];
+      if (n27 & ~(|twice_0[18:17])) twice_0 <= {twice_0[16:0], n26, ~trial1_0[16]};
+      if (n27) rest_0[15:12] <= trial1_0[16:13];
     end
   end
 endmodule
@@ -294,7 +290,7 @@ module \neuflow_alu.config  (
     if (rst) begin
       o__valid <= 1'h0; came <= 1'h0; full <= 1'h0;
     end else begin
-      if (o__ready | move) o__valid <= move;
+      if (move | o__ready) o__valid <= move;
       if (!(n1)) came <= bus__valid;
       full <= n2 ? last : full & ~move;
     end

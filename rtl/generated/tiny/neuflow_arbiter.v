@@ -105,8 +105,8 @@ module neuflow_arbiter (
   assign i__valid_100 = o__valid & |({data__1__valid, data__0__valid} & o__payload);
   assign i__valid = free_93 & (write__1__valid | write__0__valid);
   assign i__payload = write_chosen & ~write_chosen + 1'h1;
-  assign issue = free & |{read__3__valid, read__6__valid, read__4__valid, read__5__valid,
-    read__2__valid, read__1__valid, read__0__valid};
+  assign issue = free & |{read__1__valid, read__0__valid, read__4__valid, read__6__valid,
+    read__5__valid, read__3__valid, read__2__valid};
   assign grant = read__6__valid ? 7'h40 : {1'h0, of_rows ? rows_grant : read_grant};
   assign length = (grant[0] ? read__0__payload[31:30] : 2'h0) | (grant[1] ? read__1__payload[31:30]
     : 2'h0) | (grant[2] ? read__2__payload[31:30] : 2'h0) | (grant[3] ? read__3__payload[31:30] :
@@ -119,8 +119,8 @@ module neuflow_arbiter (
   assign free = (~axi__ar__valid | axi__ar__ready) & opened;
   assign free_93 = (~axi__aw__valid | axi__aw__ready) & i__ready;
   assign write_chosen = |write_behind ? write_behind : {write__1__valid, write__0__valid};
-  assign n2 = (read__3__valid | read__0__valid) & ~(streak == 4'h8 & |{read__4__valid,
-    read__5__valid, read__2__valid, read__1__valid});
+  assign n2 = (read__0__valid | read__3__valid) & ~(streak == 4'h8 & |{read__1__valid,
+    read__4__valid, read__5__valid, read__2__valid});
   assign read_chosen = |read_behind ? read_behind : {read__5__valid, n3};
   assign rows_chosen = |rows_behind ? rows_behind : {2'h0, read__3__valid, 2'h0, read__0__valid};
   assign write_behind = {write__1__valid, write__0__valid} & write_after;

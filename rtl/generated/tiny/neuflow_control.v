@@ -61,8 +61,9 @@ module neuflow_control (
   wire config_waits, enable, fence_waits, frame_ends, hang, i__ready, i__valid, restart;
   wire [2:0] n2;
   wire [32:0] i__payload;
+  assign cause[3:2] = 2'h2;
   assign response__ready = 1'h1;
-  assign cause = stuck | ~busy_121 ? 4'ha : {3'h4, waits ? 1'h0 : 1'h1};
+  assign cause[1:0] = stuck | ~busy_121 ? 2'h2 : {1'h0, waits ? 1'h0 : 1'h1};
   assign config_waits = config__valid & ~config__ready;
   assign n2 = write_error ? 3'h3 : hang ? 3'h4 : {fault[2], 2'h0};
   \neuflow_control.counters  counters (
@@ -99,21 +100,21 @@ module neuflow_control (
       busy_121 <= busy;
       stuck <= config_waits;
       waits <= fence_waits | frame_ends;
-      if (write_error | hang | read_error) begin
+      if (read_error | hang | write_error) begin
         n1 = read_error ? 3'h2 : n2;
         fault[1] <= n1[1];
       end
     end
   end
   always @(posedge clk) begin
-    if (rst | read_error) begin
+    if (read_error | rst) begin
       fault[0] <= 1'h0;
     end else begin
-      if (write_error | hang) fault[0] <= n2[0];
+      if (hang | write_error) fault[0] <= n2[0];
     end
   end
   always @(posedge clk) begin
-    if (rst | write_error | read_error) begin
+    if (read_error | rst | write_error) begin
       fault[2] <= 1'h0;
     end else begin
       if (hang) fault[2] <= 1'h1;
@@ -176,13 +177,14 @@ module \neuflow_control.counters  (
   reg [59:0] seen = 60'h0;
   reg [64:0] edge_lanes_next, map_remainder_next, useful_next;
   wire n1;
-  wire [1:0] n5, n2;
-  wire [4:0] n4, n3;
+  wire [1:0] n4, n6;
+  wire [4:0] n5, n3, n2;
   assign n1 = seen[32] | seen[0];
-  assign n2 = 2'h2 - seen[59:58];
-  assign n3 = {n5[0] ? seen[22:20] : 3'h0} + {n5[1] ? {seen[22:20], 1'h0} : 4'h0};
-  assign n4 = {1'h0, seen[26] ? seen[22:20] : 3'h0} + {seen[27] ? {seen[22:20], 1'h0} : 4'h0};
-  assign n5 = 2'h2 - seen[27:26];
+  assign n2 = {1'h0, n6[0] ? seen[54:52] : 3'h0} + {n6[1] ? {seen[54:52], 1'h0} : 4'h0};
+  assign n3 = {seen[58] ? seen[54:52] : 3'h0} + {seen[59] ? {seen[54:52], 1'h0} : 4'h0};
+  assign n4 = 2'h2 - seen[27:26];
+  assign n5 = {1'h0, seen[26] ? seen[22:20] : 3'h0} + {seen[27] ? {seen[22:20], 1'h0} : 4'h0};
+  assign n6 = 2'h2 - seen[59:58];
   always @(posedge clk) begin
     mac_cycles0 <= seen[0];
     mac_cycles1 <= seen[32];
@@ -310,18 +312,18 @@ module \neuflow_control.counters  (
     if (!(seen[32])) begin
       map_remainder1 <= 4'h0; edge_lanes1 <= 4'h0; useful1 <= 4'h0;
     end else begin
-      map_remainder1 <= {1'h0, n2[0] ? seen[54:52] : 3'h0} + (n2[1] ? {seen[54:52], 1'h0} : 4'h0);
+      map_remainder1 <= n2[3:0];
       edge_lanes1 <= {3'h5 - seen[54:52], 1'h0};
-      useful1 <= {seen[58] ? seen[54:52] : 3'h0} + (seen[59] ? {seen[54:52], 1'h0} : 4'h0);
+      useful1 <= n3[3:0];
     end
   end
   always @(posedge clk) begin
     if (!(seen[0])) begin
       map_remainder0 <= 4'h0; edge_lanes0 <= 4'h0; useful0 <= 4'h0;
     end else begin
-      map_remainder0 <= n3[3:0];
+      map_remainder0 <= {n4[0] ? seen[22:20] : 3'h0} + (n4[1] ? {seen[22:20], 1'h0} : 4'h0);
       edge_lanes0 <= {3'h5 - seen[22:20], 1'h0};
-      useful0 <= n4[3:0];
+      useful0 <= n5[3:0];
     end
   end
   always @(posedge clk) begin
@@ -418,7 +420,7 @@ module \neuflow_control.fetcher  (
       drop <= 4'h0; request__payload_q[28:9] <= 20'h0; request__valid <= 1'h0; under_way <= 4'h0;
     end else begin
       if (response__valid & |drop | clear) drop <= clear ? n3 : drop - 1'h1;
-      if (asked | clear) begin
+      if (clear | asked) begin
         n4 = clear ? {host_program[19:0], 9'h0} : asked ? n2 : {20'h0, request__payload_q[8:0]};
         request__payload_q[28:9] <= n4[28:9];
       end
@@ -493,7 +495,7 @@ module \neuflow_control.sequencer  (
     = 32'h0, ring_index = 32'h0;
   reg [32:0] at = 33'h0;
   reg [7:0] left = 8'h0, waiting0 = 8'h0, waiting1 = 8'h0;
-  wire n11, n24, n14, n7, n19, n16, n10, n4, n3, n15, n13, n23, n22, n6, n20, n5, n2, n9, n12, n18,
+  wire n11, n24, n14, n7, n19, n16, n10, n6, n3, n15, n13, n23, n22, n4, n20, n5, n2, n9, n12, n18,
     n21, n8, config__payload_last, go, moves, next_frame;
   wire [32:0] n17, n1;
   wire [7:0] code;
@@ -504,36 +506,36 @@ module \neuflow_control.sequencer  (
   assign enable = busy & ~(last_frame & frame_ends);
   assign {n21, n22} = ~at[13:12];
   assign frame_ends = state == 2'h3;
-  assign restart = n14 ? 1'h1 : n4 ? (n3 ? moves & steps : 1'h0) : 1'h0;
-  assign config__valid = n4 ? (n8 ? there & ~at[32] : 1'h0) : 1'h0;
-  assign fence_waits = n4 ? (n7 ? there & n23 & ~go : 1'h0) : 1'h0;
+  assign restart = n14 ? 1'h1 : n6 ? (n3 ? moves & steps : 1'h0) : 1'h0;
+  assign config__valid = n6 ? (n8 ? there & ~at[32] : 1'h0) : 1'h0;
+  assign fence_waits = n6 ? (n7 ? there & n23 & ~go : 1'h0) : 1'h0;
   assign n1 = ring_index + 1'h1;
-  assign n2 = moves & n4 & n3;
+  assign n2 = n3 & moves & n6;
   assign n3 = state == 2'h2;
-  assign n4 = busy & !fault;
-  assign n5 = {moves, n3} != 1'h1;
-  assign n6 = {moves, n7} != 1'h1;
+  assign n4 = {moves, n7} != 1'h1;
+  assign n5 = {n3, moves} != 2'h2;
+  assign n6 = busy & !fault;
   assign n7 = !state;
   assign n8 = state == 1'h1;
-  assign n9 = &{n6, n20, n4, n8 | n7};
+  assign n9 = &{n8 | n7, n4, n20, n6};
   assign moves = there & go;
   assign n10 = next_frame | n24;
   assign n11 = ~busy;
-  assign n12 = i__ready & ~restart;
-  assign code = |fault ? {5'h0, fault} : there & at[32] & state != 2'h3 ? 8'h2 : {7'h0, n4 ? (n7 ?
+  assign n12 = ~restart & i__ready;
+  assign code = |fault ? {5'h0, fault} : there & at[32] & state != 2'h3 ? 8'h2 : {7'h0, n6 ? (n7 ?
     there & bad : 1'h0) : 1'h0};
   assign n13 = busy & |code;
   assign n14 = n24 & !error;
   assign n15 = next_frame & last_frame;
   assign n16 = moves & n7 & (n19 & at[7:4] == 4'hb);
   assign n17 = frames_done + 1'h1;
-  assign n18 = n14 | rst | next_frame;
+  assign n18 = n14 | next_frame | rst;
   assign n19 = at[3:0] == 1'h1;
-  assign n20 = {moves, n8} != 1'h1;
   assign config__payload_last = left == 1'h1;
-  assign next_frame = n4 ? (frame_ends ? &empty : 1'h0) : 1'h0;
+  assign n20 = {moves, n8} != 1'h1;
+  assign next_frame = n6 ? (frame_ends ? &empty : 1'h0) : 1'h0;
   assign n23 = ~bad;
-  assign go = n4 ? (n3 ? 1'h1 : n8 ? config__ready : n7 ? n23 & (at[3:0] != 2'h2 | &({n21, n22} |
+  assign go = n6 ? (n3 ? 1'h1 : n8 ? config__ready : n7 ? n23 & (at[3:0] != 2'h2 | &({n21, n22} |
     (at[30] ? single : empty))) : 1'h0) : 1'h0;
   assign n24 = start & n11;
   always @(posedge clk) begin
@@ -547,7 +549,7 @@ module \neuflow_control.sequencer  (
       first <= n8 ? 1'h0 : 1'h1;
       left <= n8 ? left - 1'h1 : at[27:20];
     end
-    if (moves & n4 & n7) held <= at[31:0];
+    if (moves & n6 & n7) held <= at[31:0];
     if (n10) begin
       over = n11 | wraps;
       output_base <= over ? {host_output[20:0], 11'h0} : output_base + output_step;
@@ -586,9 +588,9 @@ module \neuflow_control.sequencer  (
       program_counter <= 32'h0; state <= 2'h0;
     end else begin
       if (moves & ~(n3 & steps)) program_counter <= program_counter + 1'h1;
-      if (&{n4, {moves, at[3:0] == 2'h3, n7, n19} != 4'ha, n5, n6, n20, {config__payload_last,
-        moves, n8} != 2'h3, n3 | n8 | n7, {steps, moves, n3} != 2'h3}) state <= n3 ? 2'h3 : n8 ?
-        2'h0 : n19 ? 2'h1 : 2'h2;
+      if (&{n3 | n8 | n7, n6, n4, {config__payload_last, moves, n8} != 2'h3, {steps, n3, moves} !=
+        2'h3, {moves, n19, at[3:0] == 2'h3, n7} != 4'h9, n20, n5}) state <= n3 ? 2'h3 : n8 ? 2'h0 :
+        n19 ? 2'h1 : 2'h2;
     end
   end
   always @(posedge clk) begin

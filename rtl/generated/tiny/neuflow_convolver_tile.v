@@ -193,7 +193,7 @@ module \neuflow_convolver_tile.convolver  (
       .config_gated_rst(array_gated_rst), .held(config__payload_30), .o__ready(config__ready_33),
       .o__valid(config__valid_34));
   neuflow_clock_gate config_gate (
-    .awake(|{awake_177, awake_176, awake_175, awake_174}), .clk(clk), .gated(config_clk),
+    .awake(|{awake_174, awake_175, awake_176, awake_177}), .clk(clk), .gated(config_clk),
       .rst(array_gated_rst));
   \neuflow_convolver_tile.convolver.drain  drain (
     .awake_156(awake_173), .block(block), .config__payload(config__payload_60),
@@ -338,7 +338,7 @@ module \neuflow_convolver_tile.convolver.array  (
   assign wait_drain = active & ~n63 & stays;
   assign released = pass_done ? 16'h0 : kept;
   assign awake_184 = |{s10[0], s9[0], s8[0], s7[0], s5[0], s4[0], s3[0], s1[0], s13[0], s12[0],
-    s11[0], s6[0], s2[0], hand_over, s14_q[0], frees, shift, awake, starts, issue} | n20;
+    s11[0], s6[0], s2[0], hand_over, s14_q[0], frees, issue, shift, awake, starts} | n20;
   assign weights_rewind = issue & group_ends;
   assign n3 = active & begins & full;
   assign ends_x = kx_ends_ends & ~(goes_on & due) | gathers;
@@ -381,11 +381,11 @@ module \neuflow_convolver_tile.convolver.array  (
   assign n37 = s2[0] & ~s2[8];
   assign n38 = n65 ? (wraps_89 & $signed(next_row_beyond) >= $signed(1'h0) ? next_row_beyond[19:0] :
     row_start + move_104) : n41;
-  assign n39 = |{s2[0], n36, n65, n37};
-  assign n40 = {n36, n37} != 1'h1;
+  assign n39 = |{s2[0], n37, n36, n65};
+  assign n40 = {n37, n36} != 2'h2;
   assign n41 = s2[5] ? next_group : group_start;
   assign first_channel = config__payload[50] ? s2[5] : s2[3];
-  assign n42 = n39 & {n36, n65, n37} != 2'h2 & n40;
+  assign n42 = n39 & {n37, n36, n65} != 1'h1 & n40;
   assign n43 = n36 | n66 & first_channel;
   assign n44 = n66 | absent[0];
   assign n45 = s2[0] & s2[9];
@@ -398,16 +398,16 @@ module \neuflow_convolver_tile.convolver.array  (
   assign block_ends = ky_ends & block_ends_ends;
   assign n50 = ~odd;
   assign n51 = idle | weights_rewind & pass_ends_ends;
-  assign n52 = n51 | weights_rewind;
+  assign n52 = weights_rewind | n51;
   assign n53 = idle | s0_last & group_ends_ends;
   assign n54 = s0_last | n53;
   assign n55 = idle | n67 & block_ends_ends;
-  assign n56 = n55 | n67;
+  assign n56 = n67 | n55;
   assign n57 = idle | n68 & ky_ends_ends;
   assign n58 = n57 | n68;
   assign n59 = idle | n68;
   assign n60 = idle | n69 & kx_ends_ends;
-  assign n61 = n60 | n69;
+  assign n61 = n69 | n60;
   assign n62 = config__payload[51] ? names : config__payload[50] | group_ends_ends;
   assign n63 = no_rows | no_weights;
   assign stays = block_ends & no_drain;
@@ -550,7 +550,7 @@ module \neuflow_convolver_tile.convolver.array  (
   end
   always @(posedge array_gated_clk) begin
     if (|{s10[0], s9[0], s8[0], s7[0], s5[0], s4[0], s3[0], s1[0], s13[0], s12[0], s11[0], s6[0],
-      s2[0], hand_over, s14_q[0], frees, shift, coordinates_gated_rst, awake, starts, issue}) begin
+      s2[0], hand_over, s14_q[0], frees, issue, coordinates_gated_rst, shift, awake, starts}) begin
       settling <= 3'h7;
     end else begin
       if (n20) settling <= settling - 1'h1;
@@ -667,7 +667,7 @@ module \neuflow_convolver_tile.convolver.array  (
           config__payload[113] ? 11'h400 : 11'h0;
         rounds_q <= gap[20:3];
       end
-      if ({s2[10], n36, n37} != 3'h5 & n39) begin
+      if ({s2[10], n37, n36} != 3'h6 & n39) begin
         next_x_beyond = $signed({1'h0, position}) + $signed(move_less);
         position <= n36 ? config__payload[244:225] : n37 ? (wraps_89 & $signed(next_x_beyond) >=
           $signed(1'h0) ? next_x_beyond[19:0] : position + move) : n38;
@@ -679,7 +679,7 @@ module \neuflow_convolver_tile.convolver.array  (
           next_channel[8:0];
       end
       if ((n43 | n44) & ~n45) absent <= n43 ? config__payload[511:452] : {1'h0, absent[59:1]};
-      if (n45 | n43 | n44) next_channel <= n45 ? config__payload[184:165] + s2_weights[31:16] : n43
+      if (n43 | n45 | n44) next_channel <= n45 ? config__payload[184:165] + s2_weights[31:16] : n43
         ? config__payload[184:165] + config__payload[204:185] : next_channel +
         config__payload[204:185];
       if (s1[0] & s1[8] | n36) phase_81 <= n36 ? config__payload[312:309] : s1[4] ?
@@ -690,9 +690,9 @@ module \neuflow_convolver_tile.convolver.array  (
         first_y <= first_y_209;
         first_x <= first_x_207;
       end
-      if (n48 | n47) tap_y <= n47 ? {{2{config__payload[148]}}, config__payload[148:133]} :
+      if (n47 | n48) tap_y <= n47 ? {{2{config__payload[148]}}, config__payload[148:133]} :
         $unsigned($signed(tap_y) + $signed({1'h0, config__payload[164:157]}));
-      if (s2[0] & ~s2[10] | n48 | n47) tap_x <= n47 ? {{2{config__payload[132]}},
+      if (s2[0] & ~s2[10] | n47 | n48) tap_x <= n47 ? {{2{config__payload[132]}},
         config__payload[132:117]} : n48 ? {{2{config__payload[132]}}, config__payload[132:117]} :
         $unsigned($signed(tap_x) + $signed({1'h0, config__payload[156:149]}));
       if (s1[3]) block <= {s1[6:5], last_row};
@@ -855,12 +855,12 @@ module \neuflow_convolver_tile.convolver.array.coordinates  (
       {ready_q[82:80], ready_q[47:0]} <= {summed_q[82:80], summed_q[47:0]};
       {summed_q[82:80], summed_q[47:0]} <= {!column_next, row_next < form[47:32], column_next <
         form[31:16], row_next, y_next, x_next};
-      lane0_column <= (first | ready_q[82]) ? 3'h0 : lane0_column + 1'h1;
       lane0_row <= (first) ? 3'h0 : lane0_row + ready_q[82];
+      lane0_column <= (first | ready_q[82]) ? 3'h0 : lane0_column + 1'h1;
     end
   end
   always @(posedge coordinates_gated_clk) begin
-    if (n1 | coordinates_gated_rst | n2) begin
+    if (n1 | n2 | coordinates_gated_rst) begin
       settling <= 4'h9;
     end else begin
       if (n3) settling <= settling - 1'h1;
@@ -1185,7 +1185,7 @@ module \neuflow_convolver_tile.convolver.drain  (
   assign step = have & (n31 | i__ready & last_word);
   assign config__ready = sums_end | n11;
   assign held = o__valid & ~o__ready;
-  assign awake_156 = |{reads, running, waiting, clear, n3, n4, n5, n6, awake, hand_over} | n7;
+  assign awake_156 = |{reads, running, waiting, clear, hand_over, n3, n4, n5, n6, awake} | n7;
   assign o__ready_148 = n1 ? 1'h0 : i__ready;
   assign move = ~r3_beat[0] | i__ready_129;
   assign issue = move & known[2] & available;
@@ -1214,14 +1214,14 @@ module \neuflow_convolver_tile.convolver.drain  (
   assign n10 = n29 ? {known[1:0], 1'h1} : 3'h0;
   assign n11 = issue & all_ends;
   assign n12 = n32 | n23;
-  assign n13 = n12 | issue;
+  assign n13 = issue | n12;
   assign all_ends = map_ends & row_ends_115;
   assign n14 = n32 | n8 & slot_ends;
   assign n15 = n8 | n14;
   assign n16 = n32 | n8 & row_ends_115;
-  assign n17 = n16 | n8;
+  assign n17 = n8 | n16;
   assign n18 = n32 | n23 & map_ends_113;
-  assign n19 = n18 | n23;
+  assign n19 = n23 | n18;
   assign out__valid = have & config__payload[95];
   assign n21 = left - 1'h1;
   assign n22 = n32 | drain_gated_rst;
@@ -1230,10 +1230,10 @@ module \neuflow_convolver_tile.convolver.drain  (
   assign next_map = map_base + config__payload[133:114];
   assign n24 = clear | drain_gated_rst;
   assign take = partials__ready & partials__valid;
-  assign n25 = drain_gated_rst | step;
+  assign n25 = step | drain_gated_rst;
   assign n26 = words == 2'h3;
   assign n27 = take | n26;
-  assign n28 = drain_gated_rst | start;
+  assign n28 = start | drain_gated_rst;
   assign n29 = config__valid & ~clear;
   assign sign0 = two ? parameters[92] : parameters[28];
   assign sign1 = two ? parameters[124] : parameters[60];
@@ -1273,7 +1273,7 @@ module \neuflow_convolver_tile.convolver.drain  (
       .drain_gated_clk(drain_gated_clk), .drain_gated_rst(drain_gated_rst), .inside_2(inside_2),
       .mark(s5[1] & s5[2]), .offset(offset), .port_2852_0(s5[1:0]));
   always @(posedge drain_gated_clk) begin
-    if (|{reads, running, waiting, clear, drain_gated_rst, n3, n4, n5, n6, awake, hand_over}) begin
+    if (|{reads, running, waiting, clear, hand_over, n3, n4, n5, n6, drain_gated_rst, awake}) begin
       settling <= 5'h13;
     end else begin
       if (n7) settling <= settling - 1'h1;
@@ -1337,7 +1337,7 @@ module \neuflow_convolver_tile.convolver.drain  (
       end
       if (out__valid & i__ready) sent <= last_word ? 2'h0 : sent + 1'h1;
       if (ends | start) running <= start;
-      if (start | step) begin
+      if (step | start) begin
         n20 = start ? 3'h5 : step ? n21 : {1'h0, left[1], 1'h0};
         {left[2], left[0]} <= {n20[2], n20[0]};
       end
@@ -1351,7 +1351,7 @@ module \neuflow_convolver_tile.convolver.drain  (
         rows_sent <= all_ends ? 16'h0 : n9[15:0];
         slot_base <= next_slot;
       end
-      if (n8 | n23 | issue) read_address <= n8 ? next_slot : n23 ? next_map : read_address + 2'h2;
+      if (issue | n8 | n23) read_address <= n8 ? next_slot : n23 ? next_map : read_address + 2'h2;
       if (n8 | n23) map_base <= n8 ? next_slot : next_map;
     end
   end
@@ -1486,8 +1486,8 @@ module \neuflow_convolver_tile.convolver.drain.packer.merger  (
       placed_count <= (full) ? 2'h2 : total;
       placed_last <= n3;
     end
-    if (n1 & (fresh[0] | fills)) rest_0 <= turned[15:0];
     if ((fresh[1] | fills) & n1) rest_1 <= turned[31:16];
+    if ((fresh[0] | fills) & n1) rest_0 <= turned[15:0];
   end
 endmodule
 
@@ -1760,19 +1760,19 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
   reg [84:0] s2_piece = 85'h0, s3_piece = 85'h0, s4_piece = 85'h0, s5_piece = 85'h0, s6_piece =
     85'h0, s1_piece_q = 85'h0;
   reg [8:0] n10, linear_101 = 9'h0, offset = 9'h0;
-  wire n18, n48, n24, n25, n46, n22, n15, n50, n52, n53, n54, n55, n34, n49, n7, n8, n56, n23, n12,
-    n13, n14, n33, n35, n36, n29, n30, n27, n19, n21, n26, n28, n32, n37, n11, n39, n45, n38, n43,
+  wire n18, n47, n24, n25, n46, n22, n15, n49, n51, n52, n53, n54, n34, n48, n7, n8, n55, n23, n14,
+    n13, n12, n33, n35, n36, n29, n30, n27, n19, n21, n26, n28, n32, n37, n11, n39, n45, n38, n43,
     both_end, extends_2, finished, fits, i__ready_134, i__valid_135, joins, last_lap, last_phase_y,
     o__ready, o__valid, record_ends, row_ends, starts, store, with_next;
   wire [14:0] where;
   wire [15:0] n16;
   wire [16:0] n20;
   wire [19:0] next_linear_row, next_row, width;
-  wire [1:0] n51, n9, ahead, count;
+  wire [1:0] n50, n9, ahead, count;
   wire [21:0] after_row_beyond;
-  wire [2:0] n42, n58, rest, turn, unused;
-  wire [3:0] n41, n40, n57, n59, left_53, of_phase_1;
-  wire [4:0] n47, n44, n60;
+  wire [2:0] n41, n57, rest, turn, unused;
+  wire [3:0] n42, n40, n56, left_53, of_phase_1;
+  wire [4:0] n44, n58;
   wire [5:0] n3, end_2;
   wire [67:0] o__payload;
   wire [68:5] s0_piece;
@@ -1784,30 +1784,30 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
   assign s0_piece[36:21] = joins & taken > 1'h1 ? o__payload[31:16] : words[31:16];
   assign s0_piece[52:37] = joins & taken > 2'h2 ? o__payload[47:32] : words[47:32];
   assign s0_piece[68:53] = joins & taken > 2'h3 ? o__payload[63:48] : words[63:48];
-  assign awake = |{pass_done, store, finished, n12, starts, n13, n14} | n15;
+  assign awake = |{pass_done, finished, n12, n13, store, n14, starts} | n15;
   assign i__valid_135 = opened & i__valid;
-  assign o__ready = ~valid | store & (last_lap & (by_word_85 ? !left : n50 | left <= n51));
+  assign o__ready = ~valid | store & (last_lap & (by_word_85 ? !left : n49 | left <= n50));
   assign of_phase_1 = ~n2[7:4] & {4{pairs}};
   assign n1 = pairs ? config__payload[188:180] : config__payload[88:80] - config__payload[16:8];
   assign n2 = {2{first}} << where[1:0];
   assign n3 = where[8:3] + apart;
   assign record_ends = n34 & (last_channel | last_but_one & both_end);
-  assign both_end = with_next & n52 & (n53 | extends_2);
-  assign row_ends = last_lap & n54 & (by_word_85 ? !low : n55 | extends_2);
+  assign both_end = with_next & n51 & (n52 | extends_2);
+  assign row_ends = last_lap & n53 & (by_word_85 ? !low : n54 | extends_2);
   assign last_lap = ~phases | lap == n9 | lap == last_phase;
   assign store = room & (valid & (~pairs | fits | extends_2));
   assign n7 = $signed(beyond1) >= $signed(1'h0);
   assign n8 = $signed(beyond2) >= $signed(1'h0);
-  assign n9 = n54 & n55 ? low : left;
-  assign count = by_word_85 ? 2'h0 : fits ? n51 : joins ? (n50 ? 2'h3 : n51) : left;
+  assign n9 = n53 & n54 ? low : left;
+  assign count = by_word_85 ? 2'h0 : fits ? n50 : joins ? (n49 ? 2'h3 : n50) : left;
   assign ahead = joins ? count - left : 2'h0;
   assign unused = (o__payload[66:64] - 1'h1) - {1'h0, ahead};
-  assign n11 = n49 | o__ready;
-  assign finished = n56 | active & resident & allowed;
-  assign n12 = i__valid_135 & i__ready_134;
-  assign starts = n48 & config__valid & ~(|flushing);
+  assign n11 = o__ready | n48;
+  assign finished = n55 | active & resident & allowed;
+  assign n12 = released != freed;
   assign n13 = o__valid & o__ready;
-  assign n14 = released != freed;
+  assign n14 = i__valid_135 & i__ready_134;
+  assign starts = n47 & config__valid & ~(|flushing);
   assign n15 = |settling;
   assign n16 = 12'hf0f << first_bank;
   assign n17 = {2{used}} << where[1:0];
@@ -1817,58 +1817,56 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
   assign n21 = !lead;
   assign n22 = config__payload[7:5] == 2'h3;
   assign n23 = config__payload[7:5] == 3'h4;
-  assign n24 = n48 & ~s1_valid & ~s2_valid;
+  assign n24 = n47 & ~s1_valid & ~s2_valid;
   assign n25 = s2_valid & s2_piece[82] & ~s2_piece[84];
   assign next_linear_row = last_phase_y ? config__payload[79:60] : linear_row +
     config__payload[219:200];
-  assign n26 = n46 | n25 | n24;
-  assign n27 = n48 | n56;
-  assign n28 = record_ends | n27;
-  assign n29 = n48 | record_ends;
+  assign n26 = n25 | n46 | n24;
+  assign n27 = n47 | n55;
+  assign n28 = n27 | record_ends;
+  assign n29 = n47 | record_ends;
   assign n30 = n34 & both_end;
   assign n32 = n30 | n29 | n34;
-  assign n33 = n48 | n34 & (~with_next | both_end);
+  assign n33 = n47 | n34 & (~with_next | both_end);
   assign width = config__payload[27:8] - 1'h1;
   assign n34 = store & row_ends;
   assign n35 = $signed(left_53) < $signed(1'h0);
-  assign left_53 = $signed(n57) - $signed(2'h1);
+  assign left_53 = $signed(n56) - $signed(2'h1);
   assign n36 = $signed(rest) < $signed(1'h0);
-  assign rest = $signed(n58) - $signed(2'h1);
-  assign n37 = n33 | n34 | n49;
-  assign n38 = n37 & {n33, n36, n34, n49} != 1'h1;
+  assign rest = $signed(n57) - $signed(2'h1);
+  assign n37 = n33 | n48 | n34;
+  assign n38 = {n33, n48, n34, n36} != 3'h4 & n37;
   assign n39 = i__valid & i__ready & i__payload[67] | starts;
   assign n40 = ~(4'hf << s4_piece[2:0]);
-  assign n41 = s4_piece[82] ? {n42, 1'h1} : 4'hf;
-  assign n42 = ~(3'h7 << s4_piece[81:80]);
-  assign n43 = n24 | writer_gated_rst;
+  assign n41 = ~(3'h7 << s4_piece[81:80]);
+  assign n42 = s4_piece[82] ? {n41, 1'h1} : 4'hf;
+  assign n43 = writer_gated_rst | n24;
   assign last_phase_y = n22 | n44 == config__payload[159:156];
   assign n44 = phase_y + 1'h1;
   assign next_row = last_phase_y ? (wraps & $signed(after_row_beyond) >= $signed(1'h0) ?
     after_row_beyond[19:0] : row_position + config__payload[139:120]) : row_position;
   assign n45 = ~n25 & n46;
   assign n46 = s2_valid & s2_piece[84];
-  assign n47 = $signed(n59) - $signed(2'h1);
-  assign n48 = ~active;
+  assign n47 = ~active;
   assign beyond2 = end_2 - {strides2_q[7:6], 1'h0, strides2_q[4:0]};
   assign beyond1 = end_2 - {strides1_q[7:5], 1'h0, strides1_q[3:0]};
-  assign end_2 = n60 + 1'h1;
-  assign n49 = store & last_lap;
+  assign end_2 = n58 + 1'h1;
+  assign n48 = store & last_lap;
   assign joins = extends_2 & ~fits;
-  assign n50 = more | with_next & (both[2] | some);
-  assign n51 = with_next ? both[1:0] : low;
+  assign n49 = more | with_next & (both[2] | some);
+  assign n50 = with_next ? both[1:0] : low;
   assign with_next = by_rows_84 & ~last_channel;
-  assign n52 = ~n50;
-  assign n53 = n51 <= left;
+  assign n51 = ~n49;
+  assign n52 = n50 <= left;
   assign extends_2 = by_row & valid & o__valid;
-  assign n54 = ~more;
-  assign n55 = low <= left;
-  assign fits = n52 & n53;
-  assign n56 = record_ends & record_ends_60;
-  assign n57 = both - count;
-  assign n58 = low - count;
+  assign n53 = ~more;
+  assign n54 = low <= left;
+  assign fits = n51 & n52;
+  assign n55 = record_ends & record_ends_60;
+  assign n56 = both - count;
+  assign n57 = low - count;
   assign after_row_beyond = $signed({1'h0, row_position}) + $signed(pitch_less);
-  assign n59 = s1_piece_q[2:0] - s1_piece_q[81:80];
-  assign n60 = begins + n9;
+  assign n58 = begins + n9;
   neuflow_locator locator (
     .clk(writer_gated_clk), .linear(linear_101), .position(position_102),
       .ring(config__payload[119:100]), .rst(writer_gated_rst), .turn(turn), .where(where));
@@ -1926,7 +1924,7 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
     if (o__ready) words <= o__payload[63:0];
   end
   always @(posedge writer_gated_clk) begin
-    if (|{pass_done, store, finished, writer_gated_rst, n12, starts, n13, n14}) begin
+    if (|{writer_gated_rst, pass_done, finished, n12, n13, store, n14, starts}) begin
       settling <= 4'hb;
     end else begin
       if (n15) settling <= settling - 1'h1;
@@ -2027,17 +2025,17 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
     end
   end
   always @(posedge writer_gated_clk) begin
-    if (pairs) begin
-      {first[3:2], first[0]} <= 3'h1;
-    end else begin
-      {first[3:2], first[0]} <= {n41[3:2], n41[0]};
-    end
-  end
-  always @(posedge writer_gated_clk) begin
     if (~s4_piece[82] | pairs) begin
       first[1] <= 1'h1;
     end else begin
-      first[1] <= n42[0];
+      first[1] <= n41[0];
+    end
+  end
+  always @(posedge writer_gated_clk) begin
+    if (pairs) begin
+      {first[3:2], first[0]} <= 3'h1;
+    end else begin
+      {first[3:2], first[0]} <= {n42[3:2], n42[0]};
     end
   end
   always @(posedge writer_gated_clk) begin
@@ -2048,7 +2046,7 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
         phase_y <= last_phase_y ? 4'h0 : n44[3:0];
         row_position <= next_row;
       end
-      if (n46 | n25 | s2_valid) begin
+      if (n25 | n46 | s2_valid) begin
         after_beyond = $signed({1'h0, position}) + $signed(step_less);
         position <= n25 ? row_position + begun : n46 ? next_row : wraps & $signed(after_beyond) >=
           $signed(1'h0) ? after_beyond[19:0] : position + step;
@@ -2066,7 +2064,7 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
     if (!(by_rows_84 & ~s1_piece_q[83])) begin
       begun <= 2'h0;
     end else begin
-      begun <= n47[1:0];
+      begun <= (s1_piece_q[1:0] - s1_piece_q[81:80]) - 2'h1;
     end
   end
   always @(posedge writer_gated_clk) begin
@@ -2077,10 +2075,10 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
     end
   end
   always @(posedge writer_gated_clk) begin
-    if ((n48 | n34) | writer_gated_rst) begin
+    if (writer_gated_rst | (n47 | n34)) begin
       begins <= 4'h0;
     end else begin
-      if ((n8 | n7 | $signed({3'h0, end_2}) >= $signed(1'h0)) & n49) begins <= n8 ? beyond2[3:0] :
+      if ((n7 | $signed({3'h0, end_2}) >= $signed(1'h0) | n8) & n48) begins <= n8 ? beyond2[3:0] :
         n7 ? beyond1[3:0] : end_2[3:0];
     end
   end
@@ -2199,7 +2197,7 @@ module \neuflow_convolver_tile.convolver.weight_store.blocks  (
     write_address = 6'h0;
   wire n4, n3, n1;
   wire [5:0] n2, left;
-  assign awake = |{push, comes, free, rewind, read_enable} | n1;
+  assign awake = |{push, comes, rewind, free, read_enable} | n1;
   assign n1 = |settling;
   assign n2 = read_enable ? (tail == 6'h2f ? 6'h0 : tail + 1'h1) : tail;
   assign n3 = rewind & n4;
@@ -2209,14 +2207,14 @@ module \neuflow_convolver_tile.convolver.weight_store.blocks  (
     .clk(blocks_gated_clk), .read_address(tail), .read_data(value), .read_enable(read_enable),
       .write_address(write_address), .write_data(write_data), .write_enable(push));
   always @(posedge blocks_gated_clk) begin
-    if (|{push, comes, blocks_gated_rst, free, rewind, read_enable}) begin
+    if (|{push, comes, blocks_gated_rst, rewind, free, read_enable}) begin
       settling <= 3'h4;
     end else begin
       if (n1) settling <= settling - 1'h1;
     end
   end
   always @(posedge blocks_gated_clk) begin
-    if (blocks_gated_rst | free | rewind) begin
+    if (blocks_gated_rst | rewind | free) begin
       passed <= 6'h0;
     end else begin
       if (read_enable) passed <= passed + 1'h1;
@@ -2265,7 +2263,7 @@ module \neuflow_convolver_tile.convolver.weight_store.weights  (
   wire n4, n3, n1;
   wire [5:0] n2;
   wire [6:0] left;
-  assign awake = |{push, comes, free, rewind, read_enable} | n1;
+  assign awake = |{push, comes, rewind, free, read_enable} | n1;
   assign n1 = |settling;
   assign n2 = read_enable ? (tail == 6'h3f ? 6'h0 : tail + 1'h1) : tail;
   assign n3 = rewind & n4;
@@ -2275,14 +2273,14 @@ module \neuflow_convolver_tile.convolver.weight_store.weights  (
     .clk(weights_gated_clk), .read_address(tail), .read_data(value), .read_enable(read_enable),
       .write_address(write_address), .write_data(write_data), .write_enable(push));
   always @(posedge weights_gated_clk) begin
-    if (|{push, comes, free, rewind, read_enable, weights_gated_rst}) begin
+    if (|{push, comes, weights_gated_rst, rewind, free, read_enable}) begin
       settling <= 3'h4;
     end else begin
       if (n1) settling <= settling - 1'h1;
     end
   end
   always @(posedge weights_gated_clk) begin
-    if (free | rewind | weights_gated_rst) begin
+    if (weights_gated_rst | rewind | free) begin
       passed <= 7'h0;
     end else begin
       if (read_enable) passed <= passed + 1'h1;
@@ -2487,8 +2485,8 @@ module \neuflow_convolver_tile.tap$148  (
   assign o__valid = local__0__valid;
   assign local__0__valid = o__valid_17 & all_ready;
   assign awake = i__valid & i__ready | local__0__valid;
-  assign all_ready = &{local__1__ready, local__4__ready, local__3__ready, o__ready, local__2__ready,
-    local__0__ready};
+  assign all_ready = &{o__ready, local__4__ready, local__3__ready, local__1__ready, local__0__ready,
+    local__2__ready};
   neuflow_slice #(.WIDTH(49)) slice (
     .clk(links_gated_clk), .i__payload(i__payload), .i__ready(i__ready), .i__valid(i__valid),
       .o__payload(o__payload), .o__ready(all_ready), .o__valid(o__valid_17), .rst(links_gated_rst));

@@ -18,9 +18,6 @@ module neuflow_mac_row (
     32'h0;
   reg [47:0] drain0 = 48'h0, drain1 = 48'h0, drain2 = 48'h0, drain3 = 48'h0, drain4 = 48'h0, sum0 =
     48'h0, sum1 = 48'h0, sum2 = 48'h0, sum3 = 48'h0, sum4 = 48'h0;
-  wire [25:0] n2;
-  wire [47:26] n1;
-  assign {n1, n2} = $signed(first ? 48'h0 : sum1) + $signed(product1);
   always @(posedge clk) begin
     if (rst) begin
       out <= 48'h0;
@@ -40,7 +37,7 @@ module neuflow_mac_row (
       sum4 <= $signed(first ? 48'h0 : sum4) + $signed(product4);
       sum3 <= $signed(first ? 48'h0 : sum3) + $signed(product3);
       sum2 <= $signed(first ? 48'h0 : sum2) + $signed(product2);
-      sum1 <= {n1, n2};
+      sum1 <= $signed(first ? 48'h0 : sum1) + $signed(product1);
       sum0 <= $signed(first ? 48'h0 : sum0) + $signed(product0);
     end
     if (multiply) begin
