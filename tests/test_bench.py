@@ -9,9 +9,10 @@ import onnx
 import pytest
 
 from examples.bench import readme, scale_sim
-from examples.bench.__main__ import has_peer, silicon
+from examples.bench.__main__ import has_peer
 from examples.bench.layers import layers
-from examples.bench.works import SILICON_RTL, SILICON_WORKS, WORKS
+from examples.bench.tables import document, silicon
+from examples.bench.works import PAIRED, SILICON_RTL, SILICON_WORKS, WORKS
 from examples.networks import NETWORKS
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -55,6 +56,22 @@ def test_silicon_is_measured_by_times_and_gates_that_agree() -> None:
         assert len({row["cycles"] for row in found}) == 1
         assert (len(found) == 2) == (found[0]["cycles"] <= SILICON_RTL)
         assert f"| {WORKS[name].title} | {found[0]['cycles_per_image']:,.0f} |" in silicon(rows)
+
+
+def test_the_tables_show_what_was_measured() -> None:
+    record = json.loads((ROOT / "docs" / "bench.json").read_text(encoding="utf-8"))
+    assert document(record) == (ROOT / "docs" / "bench.md").read_text(encoding="utf-8")
+    assert {row["work"] for row in record["pairs"]} == set(PAIRED)
+
+
+def test_a_part_that_was_not_measured_has_no_heading() -> None:
+    assert document({"rows": [], "pairs": [], "silicon": [], "growth": []}) == ""
+
+
+def test_the_second_core_is_seen_in_what_two_runs_give_together() -> None:
+    row = {"title": "net", "cycles": 3_000_000, "seconds_alone": 10.0, "seconds": [12.0, 15.0]}
+    text = document({"rows": [], "pairs": [row], "silicon": [], "growth": []})
+    assert text.endswith("| net | 300 | 450 | 1.50 |\n")
 
 
 def test_a_network_of_several_rows_is_asked_of_scale_sim_once() -> None:

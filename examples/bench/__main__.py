@@ -1,6 +1,6 @@
 """Measure everything side by side: ``make bench``.
 
-One table in Markdown and JSON; every figure in it was measured in this run, but for the column of
+Tables in Markdown and JSON; every figure in them was measured in this run, but for the column of
 published ones. Each measurement is a process of its own, so that its peak memory is known.
 """
 
@@ -11,18 +11,19 @@ import json
 import platform
 import shutil
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from examples.bench import readme, scale_sim
+from examples.bench import readme, scale_sim, tables
 from examples.bench.layers import is_grouped, layers
 from examples.bench.measure import PROGRAMS
 from examples.bench.timed import timed
 from examples.bench.works import (
     GROWTH,
     GROWTH_GRIDS,
+    PAIRED,
     SILICON,
-    SILICON_PUBLISHED,
     SILICON_RTL,
     SILICON_WORKS,
     WORKS,
@@ -33,16 +34,6 @@ ARRAY_SIDE = 20
 
 SIMULATED = 100_000_000
 """MACs up to which SCALE-Sim itself is run; beyond, its closed form."""
-
-COLUMNS = (
-    "work", "judge", "cycles an image", "of peak MACs", "over layer roofline",
-    "frames/s at the assumed clock", "seconds", "peak MB", "MMAC/s simulated", "published by others",
-)  # fmt: skip
-
-SILICON_COLUMNS = (
-    f"work, `{SILICON}`", "cycles an image", "of peak MACs", "over layer roofline",
-    "GOPS at the assumed clock", "frames/s at the assumed clock", "judges", "published by others",
-)  # fmt: skip
 
 Row = dict[str, Any]
 
@@ -83,49 +74,6 @@ def peer(name: str, work: Path) -> Row:
     return row | {"mac_utilisation": macs / (cycles * ARRAY_SIDE**2)}
 
 
-def table(rows: list[Row]) -> str:
-    """Return the rows as Markdown."""
-    lines = [
-        f"| {' | '.join(COLUMNS)} |",
-        "|---" * len(COLUMNS) + "|",
-    ]
-    lines += ["| " + " | ".join(_cells(row)) + " |" for row in rows]
-    return "\n".join(lines) + "\n"
-
-
-def _cells(row: Row) -> list[str]:
-    work = WORKS[row["work"]]
-    cycles, images = row.get("cycles"), row.get("images", 1)
-    speed = row["macs"] / row["seconds"] / 1e6 if "macs" in row and "seconds" in row else None
-    clock, roof = row.get("clock_hz"), row.get("layer_roofline_cycles")
-    frames = clock * images / cycles if clock and cycles else None
-    if row["judge"] == "onnxruntime":
-        frames = images / row["seconds"]
-    return [
-        work.title, row["judge"], _number(cycles and cycles / images, ",.0f"),
-        _number(row.get("mac_utilisation"), ".3f"),
-        _number(cycles / roof if cycles and roof else None, ".3f"),
-        _number(frames, ",.1f"), _number(row.get("seconds"), ".3g"),
-        _number(row.get("peak_mb"), ",.0f"), _number(speed, ",.0f"), work.published or "-",
-    ]  # fmt: skip
-
-
-def _number(value: float | None, form: str) -> str:
-    return "-" if value is None else format(value, form)
-
-
-def growth(rows: list[Row]) -> str:
-    """Return cycles and efficiency over the number of MACs."""
-    lines = ["| work | " + " | ".join(GROWTH_GRIDS) + " |", "|---|" + "---|" * len(GROWTH_GRIDS)]
-    for name in GROWTH:
-        of = {row["grid"]: row for row in rows if row["work"] == name}
-        cells = [
-            f"{of[grid]['cycles']:,} ({of[grid]['mac_utilisation']:.3f})" for grid in GROWTH_GRIDS
-        ]
-        lines.append(f"| {WORKS[name].title} | " + " | ".join(cells) + " |")
-    return "\n".join(lines) + "\n"
-
-
 def on_silicon(names: list[str], everything: bool) -> list[Row]:
     """Measure works on the grid of silicon: times of all, and the Verilog where it is not long."""
     rows = []
@@ -138,20 +86,15 @@ def on_silicon(names: list[str], everything: bool) -> list[Row]:
     return rows
 
 
-def silicon(rows: list[Row]) -> str:
-    """Return what :func:`on_silicon` measured as Markdown, a line a work."""
-    lines = [f"| {' | '.join(SILICON_COLUMNS)} |", "|---" * len(SILICON_COLUMNS) + "|"]
-    for name in dict.fromkeys(row["work"] for row in rows):
-        found = [row for row in rows if row["work"] == name]
-        row, cycles = found[0], found[0]["cycles_per_image"]
-        cells = [
-            row["title"], f"{cycles:,.0f}", f"{row['mac_utilisation']:.3f}",
-            f"{row['cycles'] / row['layer_roofline_cycles']:.3f}", f"{readme.row_gops(row):.1f}",
-            f"{row['clock_hz'] / cycles:,.1f}", " == ".join(one["judge"] for one in found),
-            SILICON_PUBLISHED.get(name, "-"),
-        ]  # fmt: skip
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
+def pair(alone: Row) -> Row:
+    """Measure a work in the Verilog twice at the same time, on a core each; ``alone``: once."""
+    name, grid = alone["work"], alone["grid"]
+    with ThreadPoolExecutor(2) as threads:
+        found = list(threads.map(lambda _: measure(name, grid, "rtl"), range(2)))
+    return {
+        "work": name, "title": alone["title"], "cycles": alone["cycles"],
+        "seconds_alone": alone["seconds"], "seconds": [row["seconds"] for row in found],
+    }  # fmt: skip
 
 
 def _check_agreement(name: str, rows: list[Row]) -> None:
@@ -185,18 +128,18 @@ def main() -> int:
         rows.append(measure(name, grid, "onnxruntime"))
         if not chosen.no_peers and has_peer(name):
             rows.append(peer(name, chosen.o))
+    pairs = [pair(row) for row in rows if row["judge"] == "rtl" and row["work"] in PAIRED]
     other = []
     if not chosen.no_silicon:
         other = on_silicon([name for name in chosen.only if name in SILICON_WORKS], chosen.all)
     grown = []
     if not chosen.no_growth:
         grown = [measure(name, grid, "times") for name in GROWTH for grid in GROWTH_GRIDS]
-    text = "\n".join(make(found) for make, found in
-                     ((table, rows), (silicon, other), (growth, grown)) if found)  # fmt: skip
     record = {
-        "machine": platform.processor() or platform.machine(), "rows": rows, "silicon": other,
-        "growth": grown,
+        "machine": platform.processor() or platform.machine(), "rows": rows, "pairs": pairs,
+        "silicon": other, "growth": grown,
     }  # fmt: skip
+    text = tables.document(record)
     (chosen.o / "bench.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     (chosen.o / "bench.md").write_text(text, encoding="utf-8")
     if chosen.publish:

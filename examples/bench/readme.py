@@ -57,7 +57,23 @@ def speeds(record: Record) -> str:
         )
         (least, slowest), (most, fastest) = found[0], found[-1]
         ranges.append(f"{name} {least:,.0f} ({slowest}) to {most:,.0f} ({fastest})")
-    return f"Thousands of cycles a second, start of the run included: {'; '.join(ranges)}.\n"
+    return (
+        f"Thousands of cycles a second, start of the run included: {'; '.join(ranges)}.\n"
+        f"{_second_core(record)}"
+    )
+
+
+def _second_core(record: Record) -> str:
+    """Return what two runs of the Verilog at a time bring; empty: not measured."""
+    ratios = [
+        sum(row["seconds_alone"] / seconds for seconds in row["seconds"]) for row in record["pairs"]
+    ]
+    if not ratios:
+        return ""
+    return (
+        "Two runs of the Verilog at a time, as the tests make them, give "
+        f"{min(ratios):.2f} to {max(ratios):.2f} times the cycles a second of one.\n"
+    )
 
 
 def silicon(record: Record) -> str:
@@ -75,7 +91,7 @@ def silicon(record: Record) -> str:
     return (
         f"`{SILICON}` has the same MACs at an assumed {grid.clock_hz / 1e6:.0f} MHz and "
         f"{grid.bus_words_per_cycle:g} words a cycle each way: "
-        f"{'; '.join(texts)}.\nAll works on it: the second table of `docs/bench.md`.\n"
+        f"{'; '.join(texts)}.\nAll works on it: `docs/bench.md`.\n"
     )
 
 

@@ -108,6 +108,9 @@ GROWTH = ("alexnet", "resnet18", "vgg16")
 GROWTH_GRIDS = ("cnp", "virtex6", "asic45_4grid")
 """... on these grids: 100, 400 and 1600 MACs."""
 
+PAIRED = ("lenet5_b64", "resnet8", "filter_bank", "cn3_small")
+"""Works that the Verilog also runs two at a time, to see what a second core brings."""
+
 SILICON = "asic45"
 """Grid of the table of its own: as many MACs as ``virtex6``, more words a cycle, each way its own."""
 
