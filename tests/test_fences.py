@@ -178,3 +178,15 @@ def test_of_a_first_group_so_many_rows_are_early_that_it_is_there_first(
     cycles = judge.simulate(check(net, VIRTEX6), 1).cycles
     monkeypatch.setattr(fences._Early, "_wanted", lambda *_: 5)
     assert cycles < judge.simulate(compile_graph(graph, VIRTEX6), 1).cycles - 40
+
+
+def test_rows_of_the_last_writers_last_group_are_not_early(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of eight rows of 8 the third group of 25 lanes makes two: with one of them all would be late."""
+    net = Builder(3)
+    x = net.conv(net.input(64, 8, 8), 64, (3, 3), pads=(1, 1, 1, 1))
+    net.conv(x, 64, (3, 3), pads=(1, 1, 1, 1))
+    graph = net.build(net.nodes[-1].output)
+    assert {rows and rows.early for rows in turns_of(net, VIRTEX6)[1].rows} == {6}
+    cycles = judge.simulate(check(net, VIRTEX6), 1).cycles
+    monkeypatch.setattr(fences._Early, "_wanted", lambda *_: 7)
+    assert cycles < judge.simulate(compile_graph(graph, VIRTEX6), 1).cycles - 300

@@ -13,6 +13,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
+import numpy as np
+
 from neuflow.compiler import cost
 from neuflow.compiler.allocate import Place, Space
 from neuflow.compiler.geometry import ConvShape, RowPlan, conv_shape
@@ -228,31 +230,29 @@ class _Early:
     ) -> int:
         """Return how many records, of ``most``, to read while the last writer works.
 
-        As many as are there in time; if these are less than the first group needs, so many that it is
-        complete soonest: many wait for a late row, few leave others to be read behind the fence.
+        With as many as are best the turn ends soonest, or has most time to spare: many wait for a
+        late row, few leave others to be read behind the fence.
         """
         chain, shape, grid = turn.chain, conv_shape(turn.chain, piece), self.grid
         leaving = self._leaving(self.turns[max(w.turn for w in written if w.last)])
-        over = max(one.cycles for one in leaving)
-        rows = max(one.rows.size for one in leaving)
-        row = over / rows  # cycles
+        over = max(one.cycles for one in leaving) + WAY_OUT
+        works = cost.work(chain, Pass(turn.pieces), piece, grid, kept=False)
+        groups = np.arange(shape.groups(grid))
+        # What is left of the turn from a group on, and the record that the group waits for.
+        left = works.array * (1 - groups / len(groups))
+        needed = ((groups + 1) * grid.pixels - 1) // shape.pitch * shape.stride + shape.need
+        needed = np.minimum(needed, plan.rows)
         record = plan.channels * plan.width * readings / cost.speed(chain, chain.source, grid)
-        # The last of them is written, then all are read, before the writer ends.
-        before = max(0, shape.rows.lo - min(one.rows.lo for one in leaving))
-        inside = int((row * (rows - before) - WAY_OUT) // (row * shape.every + record))
-        first = cost.first_records(shape, grid)
-        if inside >= first:
-            return min(inside, most)
         record = max(record, plan.channels * cost.store_cycles(plan, grid))
 
-        def ready(records: int) -> float:
-            end = shape.rows.lo + (records - 1) * shape.every + 1
-            begin = max(one.written(end, grid.pixels) for one in leaving)
-            if records < first:
-                return max(begin + records * record, over) + (first - records) * record
-            return begin + first * record
+        def end(early: int) -> float:
+            last = shape.rows.lo + (early - 1) * shape.every + 1
+            begin = max(one.written(last, grid.pixels) for one in leaving) + WAY_OUT
+            behind = max(begin + early * record, over) - early * record
+            there = np.where(needed <= early, begin, behind) + needed * record
+            return float((there + left).max())
 
-        return min(range(min(first, most), 0, -1), key=ready, default=0)
+        return min(range(most, 0, -1), key=end, default=0)
 
     def _leaving(self, writer: Turn) -> list[_Leaving]:
         """Return how the rows of a turn's pieces leave it."""
