@@ -19,6 +19,17 @@ static inline int32_t neuflow_top(int bits, IData x) {
     return static_cast<int32_t>(x << (32 - bits));
 }
 
+// An arithmetic shift to the right; the runtime makes the signs behind the word one by one. Bits above
+// the result's width are as open here as they are there.
+template <int AMOUNT_BITS> static inline IData neuflow_shift_signed(int bits, IData x, IData by) {
+    const IData most = AMOUNT_BITS <= 5 ? by : by < 31 ? by : 31;
+    return static_cast<IData>(static_cast<int32_t>(neuflow_extend(bits, x)) >> most);
+}
+template <int AMOUNT_BITS> static inline QData neuflow_shift_signed(int bits, QData x, IData by) {
+    const IData most = AMOUNT_BITS <= 6 ? by : by < 63 ? by : 63;
+    return static_cast<QData>(static_cast<int64_t>(neuflow_extend(bits, x)) >> most);
+}
+
 // A logical shift of a wide word by whole bytes is a copy of a length that the compiler knows; the
 // runtime goes word by word, as many as remain.
 template <std::size_t BYTES>
@@ -51,6 +62,8 @@ static inline WDataOutP neuflow_shift_left(WDataOutP out, WDataInP const in, std
 #define VL_GTES_III(bits, a, b) IData(neuflow_top(bits, a) >= neuflow_top(bits, b))
 #define VL_LTS_III(bits, a, b) IData(neuflow_top(bits, a) < neuflow_top(bits, b))
 #define VL_LTES_III(bits, a, b) IData(neuflow_top(bits, a) <= neuflow_top(bits, b))
+#define VL_SHIFTRS_III(to, from, by, x, n) neuflow_shift_signed<by>(from, IData(x), n)
+#define VL_SHIFTRS_QQI(to, from, by, x, n) neuflow_shift_signed<by>(from, QData(x), n)
 #if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
 #define VL_SHIFTR_WWI(to, from, by, out, in, bits) \
     ((bits) % 8 || (to) % 32 ? (VL_SHIFTR_WWI)(to, from, by, out, in, bits) \

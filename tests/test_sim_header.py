@@ -23,6 +23,9 @@ static void same(const char *what, int bits, QData a, QData b) {
                                            (unsigned long long)a, (unsigned long long)b);
 }
 #define UNARY(F, bits, x) same(#F, bits, F(64, bits, x), (F)(64, bits, x))
+// Bits above the width are not the runtime's to say.
+#define SHIFT(F, by, bits, x, n) same(#F, bits, F(bits, bits, by, x, n) & VL_MASK_Q(bits), \
+                                      (F)(bits, bits, by, x, n) & VL_MASK_Q(bits))
 #define BINARY(F, bits, x, y) same(#F, bits, F(bits, x, y), (F)(bits, x, y))
 
 int main() {
@@ -38,11 +41,15 @@ int main() {
             const QData x = pick(bits), y = pick(bits);
             UNARY(VL_EXTENDS_QQ, bits, x);
             BINARY(VL_MULS_QQQ, bits, x, y);
+            SHIFT(VL_SHIFTRS_QQI, 6, bits, x, IData(y & 63));
+            SHIFT(VL_SHIFTRS_QQI, 32, bits, x, IData(y));
             if (bits > 32) continue;
             const IData a = IData(x), b = IData(y);
             UNARY(VL_EXTENDS_II, bits, a);
             UNARY(VL_EXTENDS_QI, bits, a);
             BINARY(VL_MULS_III, bits, a, b);
+            SHIFT(VL_SHIFTRS_III, 5, bits, a, b & 31);
+            SHIFT(VL_SHIFTRS_III, 32, bits, a, b);
             BINARY(VL_GTS_III, bits, a, b);
             BINARY(VL_GTES_III, bits, a, b);
             BINARY(VL_LTS_III, bits, a, b);
@@ -92,8 +99,16 @@ def test_the_header_changes_no_result(tmp_path):
     assert run(files.read_text("sim/neuflow_sim.h"), tmp_path) == ""
 
 
-def test_a_sign_that_is_not_extended_is_found(tmp_path):
+@pytest.mark.parametrize(
+    ("right", "wrong", "found"),
+    [
+        ("static_cast<int32_t>(x << (32 - bits)) >> (32 - bits)", "x", "VL_EXTENDS_II"),
+        ("by < 31 ? by : 31", "by", "VL_SHIFTRS_III"),
+        ("by < 63 ? by : 63", "by", "VL_SHIFTRS_QQI"),
+    ],
+)
+def test_what_is_broken_is_found(right, wrong, found, tmp_path):
     header = files.read_text("sim/neuflow_sim.h")
-    broken = header.replace("static_cast<int32_t>(x << (32 - bits)) >> (32 - bits)", "x")
+    broken = header.replace(right, wrong)
     assert broken != header
-    assert "VL_EXTENDS_II" in run(broken, tmp_path)
+    assert found in run(broken, tmp_path)
