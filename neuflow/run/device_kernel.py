@@ -5,19 +5,141 @@ A library of linear algebra would take both cores, and the judge *cycle* has wor
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from neuflow import fixed
 from neuflow.blocks import mapper_model
-from neuflow.cycle.compiled import kernel
+from neuflow.cycle.compiled import kernel, part
 
 requantised = kernel(fixed.requantised)
 mapped = kernel(mapper_model.mapped)
 
 _CHUNK = 512
 """Positions whose sums stay in the first-level cache."""
+
+_FINE, NOT_WAITED, NOT_IN_RING, NOT_STORED = range(4)
+"""Faults of what a lane reads, the worst last."""
+
+
+class Store(NamedTuple):
+    """Rows that are stored: words int64 and addresses [rows, channels, width].
+
+    ``room``: records that there is room for before each group.
+    """
+
+    packet: NDArray[np.int64]
+    address: NDArray[np.int64]
+    room: NDArray[np.int64]
+
+
+class Read(NamedTuple):
+    """What lanes read: fields of CONV_ARRAY, but for arrays.
+
+    ``channels``: addresses [1 or blocks; channels]; ``known``: whether those of a block are channels
+    that are stored; ``taps``: address offset (less than a ring), phase offset, input row and column
+    [4, taps]; ``need``, ``free``: records that a group has waited for, first one that is not released.
+    """
+
+    channels: NDArray[np.int64]
+    known: NDArray[np.bool_]
+    taps: NDArray[np.int64]
+    need: NDArray[np.int64]
+    free: NDArray[np.int64]
+    pitch: int
+    row_pitch: int
+    ring_words: int
+    stride: int
+    height: int
+    width: int
+
+
+@kernel
+def lanes_read(
+    words: Any, records: Any, store: Any, read: Any, pixels: int, first: int, stored: int, found: Any
+) -> Any:
+    """Fill ``found`` int64 [1 or blocks, taps of all channels, lanes] from group ``first`` on.
+
+    ``words``, ``records`` int32: the row buffer, and the record of each word, -1 for none. ``stored``:
+    records that are stored already. Return the worst fault of the first group that has one, that
+    group, and the records that are stored.
+    """
+    end = first + found.shape[2] // pixels
+    for group in range(first, end):
+        # As early as the ring allows: what is still needed must survive it.
+        while stored < store.room[group]:
+            _store_record(words, records, store, stored)
+            stored += 1
+        at = (group - first) * pixels
+        fault = _group_reads(words, records, read, group, pixels, found[:, :, at : at + pixels])
+        if fault != _FINE:
+            return fault, group, stored
+    return _FINE, end, stored
+
+
+@part
+def _store_record(words: Any, records: Any, store: Any, record: int) -> None:
+    for c in range(store.packet.shape[1]):
+        for x in range(store.packet.shape[2]):
+            at = store.address[record, c, x]
+            words[at] = store.packet[record, c, x]
+            records[at] = record
+
+
+@part
+def _group_reads(words: Any, records: Any, read: Any, group: int, pixels: int, found: Any) -> int:
+    """Fill ``found`` [1 or blocks, taps of all channels, pixels]; return the worst fault."""
+    blocks, channels = read.channels.shape
+    taps, fault, ring = read.taps.shape[1], _FINE, read.ring_words
+    need, free = read.need[group], read.free[group]
+    for b in range(blocks):
+        known = read.known[b]
+        for c in range(channels):
+            for k in range(taps):
+                base = read.channels[b, c] + read.taps[1, k]
+                oy, ox = divmod(group * pixels, read.pitch)
+                y, x = oy * read.stride + read.taps[2, k], ox * read.stride + read.taps[3, k]
+                within = read.taps[0, k] + oy * read.row_pitch + ox
+                for lane in range(pixels):
+                    # A ring is met once in a row at most, but for its first lane.
+                    if ring and within >= ring:
+                        within %= ring
+                    if 0 <= y < read.height and 0 <= x < read.width:
+                        at = base + within & len(words) - 1  # of a power of two of words
+                        if records[at] < 0:
+                            fault = max(fault, NOT_STORED)
+                        elif known and records[at] != y:
+                            fault = max(fault, NOT_IN_RING)
+                        elif known and not free <= y < need:
+                            fault = max(fault, NOT_WAITED)
+                        found[b, c * taps + k, lane] = words[at]
+                    ox, x, within = ox + 1, x + read.stride, within + 1
+                    if ox == read.pitch:
+                        oy, ox = oy + 1, 0
+                        y, x = y + read.stride, read.taps[3, k]
+                        within = read.taps[0, k] + oy * read.row_pitch
+    return fault
+
+
+@kernel
+def as_convolution(read: Any, first: int, found: Any, width: int, step: int) -> bool:
+    """Whether lanes from ``first`` on have ``found`` [taps, lanes] what a convolution reads, or 0.
+
+    Stored is word x of row y as the number ``y * width + x * step + 1``.
+    """
+    for k in range(found.shape[0]):
+        oy, ox = divmod(first, read.pitch)
+        y, x = oy * read.stride + read.taps[2, k], ox * read.stride + read.taps[3, k]
+        for lane in range(found.shape[1]):
+            inside = 0 <= y < read.height and 0 <= x < read.width
+            if found[k, lane] != (y * width + x * step + 1 if inside else 0):
+                return False
+            ox, x = ox + 1, x + read.stride
+            if ox == read.pitch:
+                ox, x, y = 0, read.taps[3, k], y + read.stride
+    return True
 
 
 @kernel

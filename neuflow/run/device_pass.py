@@ -16,8 +16,8 @@ from neuflow.blocks.convolver_model import (
 )
 from neuflow.blocks.parameters_model import PARAMETER_BEATS
 from neuflow.grid import GridConfig
-from neuflow.layout import Scatter
-from neuflow.run.device_drain import Fields
+from neuflow.layout import ABSENT_CHANNELS, Scatter
+from neuflow.run.device_drain import Fields, Packet
 from neuflow.run.device_memory import DeviceFault
 
 PHASED = (Scatter.PHASES, Scatter.FIRST_PHASE, Scatter.BOTH_PHASES)
@@ -45,8 +45,7 @@ def check(grid: GridConfig, rows: Fields, array: Fields, drain: Fields) -> None:
         (not array["gather"] or _may_gather(grid, array), "last taps cannot be gathered"),
         (array["blocks"] <= grid.weight_blocks, "too many blocks"),
         (rows["scatter"] == Scatter.WORD or rows["x_step"] == 1, "scatter is needed"),
-        ((rows["scatter"] in PHASED) >= (rows["stride"] > 1), "a stride needs phases"),
-        ((rows["scatter"] in PHASED) <= (rows["stride"] > 1), "phases need a stride"),
+        ((rows["scatter"] in PHASED) == (rows["stride"] > 1), "phases and a stride go together"),
         (rows["scatter"] != Scatter.BOTH_PHASES or _phases_apart(grid, rows),
          "both phases at once would meet in a bank"),
         (rows["scatter"] != Scatter.ROWS or _rows_behind(grid, rows),
@@ -138,6 +137,15 @@ def stored_step(rows: Fields) -> int:
 def absent(array: Fields) -> int:
     """Return which channels are left out: bit k, channel k + 1 behind the first."""
     return array["absent0"] | array["absent1"] << 32
+
+
+def channels_read(array: Fields) -> Packet:
+    """Return the channels that blocks read, in words behind ``base``: [1, or each block; channels]."""
+    left_out, count = absent(array), array["channels"]
+    some = [0, *(k + 1 for k in range(ABSENT_CHANNELS) if not left_out >> k & 1)]
+    read = np.array(some[:count]) if left_out else np.arange(count)
+    first = np.arange(array["blocks"] if array["by_block"] else 1) * count
+    return (first[:, None] + read) * array["channel_step"]
 
 
 def _longest_run(bits: int) -> int:
