@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 
 import numpy as np
@@ -84,10 +85,14 @@ def window(spec: WindowSpec, x: ArrayLike) -> Int:
     padded = np.full((*x.shape[:-2], *sizes), EMPTY_MAX if largest else 0, np.int64)
     top, left = spec.pad
     padded[..., top : top + x.shape[-2], left : left + x.shape[-1]] = x
-    views = np.lib.stride_tricks.sliding_window_view(padded, spec.kernel, (-2, -1))
-    views = views[..., :: spec.stride[0], :: spec.stride[1], :, :]
-    views = views[..., : spec.out[0], : spec.out[1], :, :]
-    reduced = views.max((-2, -1)) if largest else views.sum((-2, -1))
+    (rows, columns), (step_y, step_x) = spec.kernel, spec.stride
+    end_y, end_x = ((out - 1) * step + 1 for out, step in zip(spec.out, spec.stride, strict=True))
+    combined = np.maximum if largest else np.add
+    # All windows at once: their rows one after the other, then their columns.
+    lines = [padded[..., k : k + end_y : step_y, :] for k in range(rows)]
+    reduced = functools.reduce(combined, lines)
+    points = [reduced[..., k : k + end_x : step_x] for k in range(columns)]
+    reduced = functools.reduce(combined, points)
     return requantise(reduced, 0, spec.m, spec.s, spec.zero, spec.bits)
 
 
