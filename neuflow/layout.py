@@ -11,6 +11,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 CONFIG_BITS = 32
@@ -52,12 +53,12 @@ class Layout:
     doc: str
     fields: tuple[Field, ...]
 
-    @property
+    @cached_property
     def bits(self) -> int:
         """Sum of the fields' widths."""
         return sum(field.bits for field in self.fields)
 
-    @property
+    @cached_property
     def words(self) -> int:
         """32-bit words it takes on the configuration bus."""
         return -(-self.bits // CONFIG_BITS)

@@ -9,14 +9,22 @@ from numpy.typing import NDArray
 
 from neuflow.cycle.config_bus import DMA_ROW, NOBODY, bus_word
 from neuflow.cycle.state import PACKET_FIELDS, ROUTER, UNIT_OF
-from neuflow.layout import INSTRUCTION, UNITS, Kind, Opcode, Row
-from neuflow.run.instructions import heads, unpack
+from neuflow.layout import INSTRUCTION, Kind, Opcode, Row
+from neuflow.run.instructions import instructions, records
 
-_ROW_OF = {
-    Kind.CONV_ROWS: Row.CONVOLVER, Kind.CONV_WEIGHTS: Row.CONVOLVER,
-    Kind.CONV_ARRAY: Row.CONVOLVER, Kind.CONV_DRAIN: Row.CONVOLVER,
-    Kind.ALU: Row.OPERATOR, Kind.WINDOW: Row.OPERATOR, Kind.MAPPER: Row.MAPPER,
-}  # fmt: skip
+_KINDS, _SUBS = (1 << field.bits for field in INSTRUCTION.fields if field.name in ("kind", "sub"))
+
+_UNIT = np.full((_KINDS, _SUBS), NOBODY)
+"""Receiver of a kind and sub, as the bus names it."""
+_UNIT[Kind.ROUTER] = ROUTER
+for _names, _unit in UNIT_OF.items():
+    _UNIT[_names] = _unit
+
+_ROW = np.full(_KINDS, DMA_ROW)
+"""Row of the tile that a kind of unit lies in."""
+_ROW[[Kind.CONV_ROWS, Kind.CONV_WEIGHTS, Kind.CONV_ARRAY, Kind.CONV_DRAIN]] = Row.CONVOLVER
+_ROW[[Kind.ALU, Kind.WINDOW]] = Row.OPERATOR
+_ROW[Kind.MAPPER] = Row.MAPPER
 
 
 @dataclass(frozen=True)
@@ -38,11 +46,9 @@ class Decoded:
 def decode(device: bytes, columns: int) -> Decoded:
     """Decode from the first word to END, or to the first word that is no instruction."""
     code = np.frombuffer(device, "<u4")
-    at, end = heads(code)
+    at, end, fields = instructions(code)
     # Weights lie behind; they are many.
     code = code[:end].astype(np.int64)
-    names = [field.name for field in INSTRUCTION.fields]
-    fields = dict(zip(names, unpack(INSTRUCTION, code[at, None]).T, strict=True))
     config = (fields["opcode"] == Opcode.CONFIG) & (fields["length"] > 0)
     kind, sub, named, length = (
         fields[name][config] for name in ("kind", "sub", "columns", "length")
@@ -54,7 +60,7 @@ def decode(device: bytes, columns: int) -> Decoded:
     first = at[config][packet] + 1 + _within(packet)
     words = np.clip(len(code) - first, 0, np.where(single, 1, length)[packet])
     table = np.stack([kind[packet], sub[packet], named[packet], first, words], axis=1)
-    packets = _packets(code, table)
+    packets = records(code, table[:, 0], first, words, PACKET_FIELDS)
     word_packet = np.zeros(len(code), np.int64)
     number = np.repeat(np.arange(len(table)), words)
     word_packet[first[number] + _within(number)] = number
@@ -69,29 +75,10 @@ def _within(numbers: NDArray[np.int64]) -> NDArray[np.int64]:
 
 def _bus_words(table: NDArray[np.int64], packets: NDArray[np.int64]) -> NDArray[np.int64]:
     """Return what the bus carries for each packet."""
-    unit, row = np.full(len(table), NOBODY), np.full(len(table), DMA_ROW)
-    for (kind, sub), number in UNIT_OF.items():
-        mine = (table[:, 0] == kind) & (table[:, 1] == sub)
-        unit[mine] = number
-        row[mine] = _ROW_OF.get(kind, DMA_ROW)
-    mine = table[:, 0] == Kind.ROUTER
-    unit[mine] = ROUTER
-    row[mine] = table[mine, 1]
-    words = bus_word("packet", np.arange(len(table))) | bus_word("unit", unit)
-    words |= bus_word("row", row) | bus_word("columns", table[:, 2])
+    kind, sub, columns = table[:, :3].T
+    router = kind == Kind.ROUTER
+    words = bus_word("packet", np.arange(len(table))) | bus_word("unit", _UNIT[kind, sub])
+    words |= bus_word("row", np.where(router, sub, _ROW[kind])) | bus_word("columns", columns)
     for number, name in enumerate(("output", "input", "peers")):
-        words[mine] |= bus_word(name, packets[mine, number])
+        words |= bus_word(name, np.where(router, packets[:, number], 0))
     return words
-
-
-def _packets(code: NDArray[np.int64], table: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return the fields of all packets; a packet that is too short is filled with zeros."""
-    packets = np.zeros((len(table), PACKET_FIELDS), np.int64)
-    for kind, layout in UNITS.items():
-        mine = np.nonzero(table[:, 0] == kind)[0]
-        at = table[mine, 3, None] + np.arange(layout.words)
-        inside = (np.arange(layout.words) < table[mine, 4, None]) & (at < len(code))
-        words = np.where(inside, code[np.minimum(at, len(code) - 1)], 0)
-        fields = unpack(layout, words)[:, :PACKET_FIELDS]
-        packets[mine, : fields.shape[1]] = fields
-    return packets

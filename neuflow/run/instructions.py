@@ -1,15 +1,15 @@
-"""A device section as tables: its instructions, and the fields of records, all of a kind at once."""
+"""A device section as tables: its instructions, and the fields of what they carry, all at once."""
 
 from __future__ import annotations
 
-import functools
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from neuflow.cycle.compiled import kernel
-from neuflow.layout import CONFIG_BITS, INSTRUCTION, Layout, Opcode
+from neuflow.layout import CONFIG_BITS, INSTRUCTION, UNITS, Layout, Opcode
 
 _FIELDS = [field.name for field in INSTRUCTION.fields]
 _LENGTH = sum(field.bits for field in INSTRUCTION.fields[: _FIELDS.index("length")])
@@ -40,43 +40,74 @@ def _heads(code: Any, found: Any) -> Any:
     return count, at
 
 
-def heads(code: NDArray[np.uint32]) -> tuple[NDArray[np.int64], int]:
-    """Return the first word of each instruction, int64 [n], and the word behind the last.
+def _places(layouts: Sequence[Layout]) -> NDArray[np.int64]:
+    """Return first bit, bits and sign of fields, int64 [layouts, most fields of one, 3]; else 0."""
+    places = np.zeros((len(layouts), max(len(layout.fields) for layout in layouts), 3), np.int64)
+    for number, layout in enumerate(layouts):
+        bits = [field.bits for field in layout.fields]
+        signs = [field.signed for field in layout.fields]
+        places[number, : len(bits)] = np.stack([np.cumsum([0, *bits[:-1]]), bits, signs], axis=1)
+    return places
 
-    The last is END, or the first that is no instruction, or is cut off by the end of the code.
-    """
-    count, _ = _heads(code, np.zeros(0, np.int64))
-    found = np.zeros(count, np.int64)
-    _, end = _heads(code, found)
-    return found, int(end)
 
-
-@functools.cache
-def _places(layout: Layout) -> NDArray[np.int64]:
-    """Return first bit, bits and sign of a layout's fields, int64 [fields, 3]."""
-    bits = [field.bits for field in layout.fields]
-    first = np.cumsum([0, *bits[:-1]])
-    return np.stack([first, bits, [field.signed for field in layout.fields]], axis=1).astype(np.int64)
+_INSTRUCTIONS = _places([INSTRUCTION])
+_RECORDS = _places(list(UNITS.values()))
+assert list(UNITS) == list(range(len(UNITS)))
 
 
 @kernel
-def _unpacked(words: Any, places: Any) -> Any:
-    fields = np.empty((len(words), len(places)), np.int64)
-    for n in range(len(places)):
-        word, bit = places[n, 0] // CONFIG_BITS, places[n, 0] % CONFIG_BITS
-        bits, signed = places[n, 1], places[n, 2]
-        for k in range(len(words)):
+def _unpacked(code: Any, places: Any, which: Any, first: Any, words: Any, fields: Any) -> None:
+    """Fill ``fields`` [records, fields] of records of ``places[which]``, or 0 for no such.
+
+    ``words``: how many a record has, from ``first`` on; the others are 0.
+    """
+    for record in range(len(first)):
+        if which[record] >= len(places):
+            continue
+        for n in range(fields.shape[1]):
+            word, bit = divmod(places[which[record], n, 0], CONFIG_BITS)
+            bits, signed = places[which[record], n, 1], places[which[record], n, 2]
+            if bits == 0 or word >= words[record]:
+                continue
             # No field is wider than a word, so two words hold it; 62 bits at most come out.
-            value = words[k, word] >> bit
-            if bit + bits > CONFIG_BITS:
-                value |= words[k, word + 1] << (CONFIG_BITS - bit)
+            value = np.int64(code[first[record] + word]) >> bit
+            if bit + bits > CONFIG_BITS and word + 1 < words[record]:
+                value |= np.int64(code[first[record] + word + 1]) << (CONFIG_BITS - bit)
             value &= (1 << bits) - 1
             if signed:
                 value -= (value >> (bits - 1)) << bits
-            fields[k, n] = value
+            fields[record, n] = value
+
+
+def instructions(
+    code: NDArray[np.uint32],
+) -> tuple[NDArray[np.int64], int, dict[str, NDArray[np.int64]]]:
+    """Return the first word of each instruction, the word behind the last, and fields by name.
+
+    The last is END, or the first that is no instruction, or is cut off by the end of the code.
+    """
+    count, end = _heads(code, np.zeros(0, np.int64))
+    at, one = np.zeros(count, np.int64), np.ones(count, np.int64)
+    _heads(code, at)
+    fields = np.zeros((count, len(_FIELDS)), np.int64)
+    _unpacked(code, _INSTRUCTIONS, one - 1, at, one, fields)
+    return at, int(end), dict(zip(_FIELDS, fields.T, strict=True))
+
+
+def records(
+    code: NDArray[np.int64],
+    kinds: NDArray[np.int64],
+    first: NDArray[np.int64],
+    words: NDArray[np.int64],
+    most: int = _RECORDS.shape[1],
+) -> NDArray[np.int64]:
+    """Return the fields of what units get, int64 [records, most]: those of ``UNITS[kind]``, then 0.
+
+    ``words``: how many there are of a record, from ``first`` on; fields in those that lack are 0.
+    """
+    fields = np.zeros((len(kinds), most), np.int64)
+    _unpacked(code, _RECORDS, kinds, first, words, fields)
     return fields
 
 
-def unpack(layout: Layout, words: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return the fields of records, int64 [n, fields], from their words, int64 [n, layout.words]."""
-    return np.asarray(_unpacked(words, _places(layout)))
+__all__ = ["END_WORDS", "instructions", "records"]
