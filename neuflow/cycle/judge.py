@@ -151,9 +151,7 @@ def _report(
         "write_done": [
             (write_done[c, : figures["writes"][c]] + late).tolist() for c in range(grid.columns)
         ],
-        "write_causes": [
-            write_causes[c, : figures["writes"][c]].tolist() for c in range(grid.columns)
-        ],
+        "write_causes": [write_causes[c, : figures["writes"][c]] for c in range(grid.columns)],
     }
 
 

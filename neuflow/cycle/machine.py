@@ -99,8 +99,8 @@ from neuflow.cycle.state import (
     WIRES,
     Record,
     grid_record,
-    new_wires,
     overlaid,
+    reset_wires,
 )
 from neuflow.cycle.streams import is_due, note_step, streams_ahead
 from neuflow.cycle.write_port import (
@@ -157,7 +157,7 @@ def new_machine(
     made = np.frombuffer(mmap.mmap(-1, MACHINE.itemsize), MACHINE)
     m = made[0]
     m["grid"] = grid_record(grid)[0]
-    m["wires"][: grid.columns] = new_wires(grid)
+    reset_wires(grid, m["wires"][: grid.columns])
     reset_tiles(grid, m["tiles"])
     m["figures"]["width"] = 1
     m["tiles"]["plain"] = plain

@@ -187,9 +187,14 @@ def grid_record(grid: GridConfig) -> Record:
     return made
 
 
+def reset_wires(grid: GridConfig, wires: Record) -> None:
+    """Set what reset does not clear of the wires of all columns."""
+    wires["receivers"]["depth"] = grid.config_queue
+    wires["resumes"] = wires["drain_resumes"] = -1
+
+
 def new_wires(grid: GridConfig) -> Record:
     """Return the wires of all columns after reset."""
     made = np.zeros(grid.columns, WIRES)
-    made["receivers"]["depth"] = grid.config_queue
-    made["resumes"] = made["drain_resumes"] = -1
+    reset_wires(grid, made)
     return made

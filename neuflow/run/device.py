@@ -58,8 +58,7 @@ class Config(NamedTuple):
     unit: tuple[int, ...]
     """Kind, column, sub; of a router the output too."""
 
-    @property
-    def origin(self) -> str:
+    def __str__(self) -> str:
         """Where it comes from, for faults."""
         return f"word {self.word}, column {self.unit[1]} {Kind(self.unit[0]).name}"
 
@@ -69,7 +68,7 @@ class Config(NamedTuple):
         try:
             yield
         except DeviceFault as fault:
-            raise DeviceFault(f"{self.origin}: {fault}") from None
+            raise DeviceFault(f"{self}: {fault}") from None
 
 
 _ROUTER, _LOCAL_IN, _LOCAL_OUT = int(Kind.ROUTER), int(RouterIn.LOCAL0), int(RouterOut.LOCAL0)
@@ -132,7 +131,7 @@ class Device:
         self.memory.forget(self.scratchpad, self.grid.scratchpad_words)
         at = self.output + frame * self.program.output_words
         self.memory.forget(at, self.program.output_words)
-        base = {
+        base: dict[int, int] = {
             Relocate.NONE: 0,
             Relocate.PROGRAM: 0,
             Relocate.INPUT: self.input + frame * self.program.input_words,
@@ -143,7 +142,7 @@ class Device:
             if instruction.fault:
                 raise DeviceFault(f"word {instruction.word}: {instruction.fault}")
             if instruction.opcode == Opcode.CONFIG:
-                self._config(instruction, base[Relocate(instruction.relocate)])
+                self._config(instruction, base[instruction.relocate])
             elif instruction.opcode == Opcode.FENCE:
                 self._fence(instruction.columns, instruction.left)
             elif instruction.opcode == Opcode.END:
@@ -188,18 +187,21 @@ class Device:
             queue = self.queues[unit] = deque()
         routed = self._routed(config) if unit[0] == _ROUTER else None
         # A router input's packets with other peers must have gone before.
-        while len(queue) + self._arrives(unit) >= self.grid.config_queue or (
-            routed and routed[0] != config.fields["peers"]
-        ):
+        while self._is_full(queue, unit) or (routed and routed[0] != config.fields["peers"]):
             if self.pending:
                 self._write(self.pending[0])
             elif not self._store_weights(unit):
-                raise DeviceFault(f"{config.origin}: deadlock, its unit waits for what follows")
+                raise DeviceFault(f"{config}: deadlock, its unit waits for what follows")
         queue.append(config)
         if routed is not None:
             routed.append(config.fields["peers"])
         elif unit[0] == Kind.WRITE:
             self.pending.append(unit[1])
+
+    def _is_full(self, queue: deque[Config], unit: tuple[int, ...]) -> bool:
+        """Whether a unit takes no further configuration."""
+        room = self.grid.config_queue - len(queue)
+        return room <= 0 or (room == 1 and self._arrives(unit))
 
     def _arrives(self, unit: tuple[int, ...]) -> bool:
         """Whether a packet of weights that a pass has begun still passes ``unit``, for want of room."""
@@ -265,7 +267,7 @@ class Device:
     def _all_quiet(self) -> None:
         if self.rests:
             raise DeviceFault(f"end of frame: words of columns {sorted(self.rests)} are not written")
-        left = [queue[0].origin for queue in self.queues.values() if queue]
+        left = [str(queue[0]) for queue in self.queues.values() if queue]
         left += [f"weights of column {c}" for c, rings in enumerate(self.rings) if rings.left]
         if left or any(self.inboxes.values()):
             raise DeviceFault(f"end of frame: packets left, {left[:3]}")
@@ -296,7 +298,7 @@ class Device:
         if size < len(packet):
             self.rests[column] = first + size, packet[size:]
             packet = packet[:size]
-        number = self.memory.write(config.fields, packet, config.origin)
+        number = self.memory.write(config.fields, packet, config)
         self.unfenced[column].append(number)
         self.packets += 1
         if self.watch is not None:
@@ -308,8 +310,8 @@ class Device:
         if not inbox:
             config = self._take(kind, source, 0)
             if not config.fields["dest"] >> column & 1:
-                raise DeviceFault(f"{config.origin}: column {column} listens but is not named")
-            packet = self.memory.read(config.fields, config.time, config.origin)
+                raise DeviceFault(f"{config}: column {column} listens but is not named")
+            packet = self.memory.read(config.fields, config.time, config)
             for other in range(self.grid.columns):
                 if config.fields["dest"] >> other & 1:
                     self.inboxes.setdefault((kind, source, other), deque()).append(packet)
@@ -318,8 +320,8 @@ class Device:
     def _operand(self, column: int, wanted: Operand) -> Packet:
         config = self._take(Kind.READ_OPERAND, column, 0)
         if config.fields["dest"] != wanted:
-            raise DeviceFault(f"{config.origin}: comes at the wrong taker's turn")
-        return self.memory.read(config.fields, config.time, config.origin).astype(np.int64)
+            raise DeviceFault(f"{config}: comes at the wrong taker's turn")
+        return self.memory.read(config.fields, config.time, config).astype(np.int64)
 
     # Routers.
 
@@ -331,7 +333,7 @@ class Device:
         route = self._take_route(column, row, output)
         source, peers = route.fields["input"], route.fields["peers"]
         if not peers >> output & 1:
-            raise DeviceFault(f"{route.origin}: output {output} is not among its peers")
+            raise DeviceFault(f"{route}: output {output} is not among its peers")
         packet = self._input(column, row, source)
         others = peers & ~(1 << output)
         while others:
@@ -339,7 +341,7 @@ class Device:
             others &= ~(1 << peer)
             other = self._take_route(column, row, peer)
             if (other.fields["input"], other.fields["peers"]) != (source, peers):
-                raise DeviceFault(f"{other.origin}: its peers disagree")
+                raise DeviceFault(f"{other}: its peers disagree")
             self.inboxes.setdefault((column, row, peer), deque()).append(packet)
         return packet
 

@@ -57,7 +57,7 @@ class Memory:
         self.writer[at - self.fixed :][:words] = _NEVER
         self.writable[at - self.fixed :][:words] = True
 
-    def read(self, fields: Mapping[str, int], time: int, origin: str) -> NDArray[np.int16]:
+    def read(self, fields: Mapping[str, int], time: int, origin: object) -> NDArray[np.int16]:
         """Return the packet of a READ that was sent at ``time``."""
         at, size, together = self._named(fields, origin)
         if together and at[0] + size <= self.fixed:
@@ -70,7 +70,7 @@ class Memory:
             raise DeviceFault(f"{origin}: hazard, no fence since a write of word {word}")
         return packet
 
-    def write(self, fields: Mapping[str, int], packet: Packet, origin: str) -> int:
+    def write(self, fields: Mapping[str, int], packet: Packet, origin: object) -> int:
         """Store the packet of a WRITE; return its number."""
         at, size, _ = self._named(fields, origin)
         if size != len(packet):
@@ -93,7 +93,7 @@ class Memory:
         """Mark writes as done at ``time``."""
         self.fenced[writes] = time
 
-    def _named(self, fields: Mapping[str, int], origin: str) -> tuple[Walk, int, bool]:
+    def _named(self, fields: Mapping[str, int], origin: object) -> tuple[Walk, int, bool]:
         """Return the words that a descriptor names, how many, and whether they lie together."""
         base, run = fields["base"], fields["run"]
         counts = fields["count0"], fields["count1"], fields["count2"]

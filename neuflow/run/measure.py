@@ -9,6 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from neuflow import layout
 from neuflow.errors import HardwareError, InputError
 from neuflow.grid import GridConfig
@@ -80,7 +82,7 @@ def measured(program: Program, report: Mapping[str, Any]) -> Measured:
     # The harness counts from the write to CONTROL, the grid from the start bit inside it: in
     # between no tile has work.
     late = max(0, report["observed_cycles"] - cycles)
-    before = [0] * len(layout.Cause)
+    before = np.zeros(len(layout.Cause), np.int64)
     before[layout.Cause.IDLE_TILE] = late * program.grid.macs
     return Measured(
         cycles=cycles,
@@ -88,7 +90,7 @@ def measured(program: Program, report: Mapping[str, Any]) -> Measured:
         write_done=[[max(0, t - late) for t in times] for times in report["write_done"]],
         causes=causes_of(program.grid, registers),
         write_causes=[
-            [[max(0, n - b) for n, b in zip(row, before, strict=True)] for row in rows]
+            np.maximum(np.reshape(rows, (-1, len(before))) - before, 0).tolist()
             for rows in report["write_causes"]
         ],
         window_cycles=report["window_cycles"],
