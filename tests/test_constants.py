@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, helper
 
 from neuflow.compiler import constants
-from neuflow.compiler.importer import Step
+from neuflow.compiler.importer_step import Step
 from neuflow.compiler.load import OLDEST_OPSET, load
 from neuflow.errors import ModelError
 from tests.onnx_builder import IR_VERSION, build, node, normal

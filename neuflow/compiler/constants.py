@@ -15,7 +15,7 @@ from onnx import NodeProto, helper
 from onnx.reference import ReferenceEvaluator
 
 if TYPE_CHECKING:
-    from neuflow.compiler.importer import Step
+    from neuflow.compiler.importer_step import Step
 
 Array = NDArray[Any]
 

@@ -17,7 +17,8 @@ import onnx.inliner
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from onnx import ModelProto, NodeProto
 
-from neuflow.compiler.importer import OTHER_BATCH, Importer, describe, refuse
+from neuflow.compiler.importer import OTHER_BATCH, Importer
+from neuflow.compiler.importer_step import describe, refuse
 from neuflow.compiler.operators import HANDLERS
 from neuflow.compiler.simplify import simplify
 from neuflow.errors import ModelError

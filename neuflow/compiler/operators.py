@@ -13,17 +13,10 @@ from typing import Any
 import numpy as np
 from onnx import helper
 
-from neuflow.compiler.importer import (
-    FLOATS,
-    HOST_OPS,
-    Array,
-    Data,
-    HostValue,
-    Importer,
-    Step,
-    Value,
-    image_shape,
-)
+from neuflow.compiler.importer import HOST_OPS, Importer
+from neuflow.compiler.importer_graph import image_shape
+from neuflow.compiler.importer_shapes import FLOATS
+from neuflow.compiler.importer_step import Array, Data, HostValue, Step, Value
 from neuflow.compiler.operators_terms import (
     batch_norm,
     clip,

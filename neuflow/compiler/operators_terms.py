@@ -9,7 +9,8 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from neuflow.compiler.importer import Array, Data, Importer, Step, Value
+from neuflow.compiler.importer import Importer
+from neuflow.compiler.importer_step import Array, Data, Step, Value
 
 # --- scales and terms -----------------------------------------------------------------------------
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from neuflow.compiler.importer import Data, Importer, Step, Value, image_shape
+from neuflow.compiler.importer import Importer
+from neuflow.compiler.importer_graph import image_shape
+from neuflow.compiler.importer_step import Data, Step, Value
 from neuflow.ir import Shape
 
 Pair = tuple[int, int]
