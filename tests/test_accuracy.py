@@ -237,6 +237,19 @@ def test_a_model_that_computes_something_else_is_refused(name: str, tmp_path: Pa
         api.accuracy(tmp_path / "two.onnx", program, x)
 
 
+@pytest.mark.parametrize("counted", [0, 1])
+def test_a_model_that_counts_padding_otherwise_is_refused(counted: int, tmp_path: Path) -> None:
+    x = {"x": normal(2, 3, 6, 8)}
+    for path, padded in (("one", counted), ("two", 1 - counted)):
+        pads = {"kernel_shape": [3, 3], "pads": [1, 1, 1, 1], "count_include_pad": padded}
+        layers = [LIKE[0], node("AveragePool", ["c"], "y", **pads)]
+        onnx.save(build(layers, {"w": KERNEL, "b": B4}, outputs=["y"]), tmp_path / f"{path}.onnx")
+    program = api.compile(tmp_path / "one.onnx", "tiny", x)
+    assert api.accuracy(tmp_path / "one.onnx", program, x)
+    with pytest.raises(InputError, match="the program was compiled from another operation"):
+        api.accuracy(tmp_path / "two.onnx", program, x)
+
+
 def test_a_bound_that_is_no_word_keeps_its_word_within_the_interval() -> None:
     """By float64 alone the table's worst error ends a hair before the word that it was measured at."""
     form = fixed.FixedPoint(16, 15, 0.74609375)

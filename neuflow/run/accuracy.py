@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 from neuflow.compiler import float_eval, functions
 from neuflow.compiler.importer import HOST_OPS
 from neuflow.errors import InputError
-from neuflow.ir import Graph, Node, QuantGraph, Words
+from neuflow.ir import Graph, Node, QuantGraph, Shape, Words
 from neuflow.run import golden, host
-from neuflow.run.interval import Forms, Interval, Real, propagate
+from neuflow.run.interval import Forms, Interval, Real, pool_gain, propagate
 
 
 @dataclass(frozen=True)
@@ -96,6 +96,8 @@ def _evaluate(
     )
     if counterpart is not None and "weight" in node.attrs:
         _check_weights(node, counterpart, forms)
+    if counterpart is not None and node.op == "pool" and node.attrs["kind"] == "sum":
+        _check_divisors(node, counterpart, forms, quantised.tensors[node.inputs[0]].shape)
     result = golden.OPERATIONS[node.op](node, quantised.bits, *words)
     return real, result, propagate(node, forms, *intervals)
 
@@ -116,9 +118,23 @@ def _check_operation(node: Node, counterpart: Node) -> None:
     if node.op != "concat":  # an input of other words goes through a change of point
         alike &= node.inputs == counterpart.inputs
     if not alike:
-        raise InputError(
-            f"layer {node.name!r}: the program was compiled from another operation; compile this model"
-        )
+        raise _other_operation(node)
+
+
+def _other_operation(node: Node) -> InputError:
+    return InputError(
+        f"layer {node.name!r}: the program was compiled from another operation; compile this model"
+    )
+
+
+def _check_divisors(node: Node, counterpart: Node, forms: Forms, shape: Shape) -> None:
+    """Refuse a model whose averages have other divisors: what both make of ones shows them."""
+    ones = np.ones((1, *shape))
+    pool = float_eval.OPERATIONS["pool"]
+    count = pool(replace(node, attrs={**node.attrs, "kind": "average", "divisor": 1}), ones)
+    wanted = pool(counterpart, ones)
+    if (np.abs(count * pool_gain(node, forms) - wanted) > wanted * 2.0**-13).any():  # m has 15 bits
+        raise _other_operation(node)
 
 
 def _check_weights(node: Node, counterpart: Node, forms: Forms) -> None:

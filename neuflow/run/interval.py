@@ -95,9 +95,14 @@ def _pool(node: Node, forms: Forms, x: Interval) -> Interval:
     low, high = (float_eval.OPERATIONS["pool"](plain, side) for side in x)
     if largest and not a["s"]:
         return Interval(low, high)
-    gain = a["m"] * 2.0 ** -np.asarray(a["s"], np.float64)
-    gain = gain * (forms.result.step / forms.operands[0].step)
+    gain = pool_gain(node, forms)
     return _rounded(low * gain, high * gain, forms.result)
+
+
+def pool_gain(node: Node, forms: Forms) -> NDArray[np.float64]:
+    """Return by what a pool multiplies the sum, or the maximum, of a window of real values."""
+    gain = node.attrs["m"] * 2.0 ** -np.asarray(node.attrs["s"], np.float64)
+    return np.asarray(gain * (forms.result.step / forms.operands[0].step))
 
 
 def _alu(node: Node, forms: Forms, a: Interval, b: Interval | None = None) -> Interval:
