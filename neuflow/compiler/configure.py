@@ -11,17 +11,11 @@ from numpy.typing import NDArray
 
 from neuflow.blocks import mapper_model
 from neuflow.compiler.allocate import Place, Space
+from neuflow.compiler.buffers import DrainPlan, partial_words
 from neuflow.compiler.cut import needs_helper
 from neuflow.compiler.descriptors import box, descriptor, in_chw_order, linear
 from neuflow.compiler.fit import plan_drain
-from neuflow.compiler.geometry import (
-    ConvShape,
-    DrainPlan,
-    backward,
-    connections,
-    conv_shape,
-    partial_words,
-)
+from neuflow.compiler.geometry import ConvShape, backward, connections, conv_shape
 from neuflow.compiler.mapping import Chain, Piece, Region, Span, Step
 from neuflow.compiler.routes import Record, route, walk_routes
 from neuflow.compiler.schedule import Schedule

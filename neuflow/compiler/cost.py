@@ -8,6 +8,7 @@ from itertools import islice
 
 from neuflow.blocks.convolver_model import addition
 from neuflow.blocks.window_model import ROW_OVERHEAD, chunks, slots
+from neuflow.compiler.buffers import RowPlan, packet_words, partial_words
 from neuflow.compiler.cut import (
     Axes,
     Cut,
@@ -19,15 +20,7 @@ from neuflow.compiler.cut import (
     passes,
 )
 from neuflow.compiler.fit import plan_rows
-from neuflow.compiler.geometry import (
-    ConvShape,
-    RowPlan,
-    backward,
-    ceil_div,
-    conv_shape,
-    packet_words,
-    partial_words,
-)
+from neuflow.compiler.geometry import ConvShape, backward, ceil_div, conv_shape
 from neuflow.compiler.mapping import Chain, Pass, Piece, Span
 from neuflow.grid import GridConfig
 from neuflow.layout import Scatter

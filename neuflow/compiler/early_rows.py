@@ -14,7 +14,8 @@ from itertools import accumulate
 
 from neuflow.compiler import cost
 from neuflow.compiler.assign import cut_chain, cuts_to_try
-from neuflow.compiler.geometry import conv_shape, packet_words
+from neuflow.compiler.buffers import packet_words
+from neuflow.compiler.geometry import conv_shape
 from neuflow.compiler.mapping import Assignment, Mapping
 from neuflow.grid import GridConfig
 

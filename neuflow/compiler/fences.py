@@ -17,7 +17,8 @@ import numpy as np
 
 from neuflow.compiler import cost
 from neuflow.compiler.allocate import Place, Space
-from neuflow.compiler.geometry import ConvShape, RowPlan, conv_shape
+from neuflow.compiler.buffers import RowPlan
+from neuflow.compiler.geometry import ConvShape, conv_shape
 from neuflow.compiler.liveness import Memory
 from neuflow.compiler.mapping import Pass, Piece, Span
 from neuflow.compiler.turn import Turn

@@ -6,12 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from neuflow.blocks.window_model import memory_words
-from neuflow.compiler.geometry import (
-    ConvShape,
+from neuflow.compiler.buffers import (
     DrainPlan,
     RowPlan,
-    backward,
-    conv_shape,
     dense_row_plan,
     drain_plan,
     least_ring,
@@ -19,6 +16,7 @@ from neuflow.compiler.geometry import (
     row_plan,
     weight_words,
 )
+from neuflow.compiler.geometry import ConvShape, backward, conv_shape
 from neuflow.compiler.mapping import Chain, Piece, Region
 from neuflow.grid import GridConfig
 from neuflow.ir import Shape

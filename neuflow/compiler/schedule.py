@@ -7,10 +7,11 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from neuflow.compiler.allocate import Buffer, Place, Space, pack, tensor_place
+from neuflow.compiler.buffers import packet_words, partial_words
 from neuflow.compiler.fences import with_fences
 from neuflow.compiler.fit import plan_rows
 from neuflow.compiler.fuse import root
-from neuflow.compiler.geometry import conv_shape, packet_words, partial_words, round_up
+from neuflow.compiler.geometry import conv_shape, round_up
 from neuflow.compiler.liveness import Memory, fits
 from neuflow.compiler.mapping import Assignment, Chain, Mapping, Piece
 from neuflow.compiler.turn import RowPlace, Turn

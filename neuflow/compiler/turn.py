@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from neuflow.compiler.allocate import Place
-from neuflow.compiler.geometry import RowPlan, conv_shape
+from neuflow.compiler.buffers import RowPlan
+from neuflow.compiler.geometry import conv_shape
 from neuflow.compiler.mapping import Chain, Piece, Span
 
 

@@ -11,7 +11,8 @@ from collections.abc import Sequence
 
 from neuflow.blocks.parameters_model import PARAMETER_BEATS
 from neuflow.compiler import cost
-from neuflow.compiler.geometry import conv_shape, packet_words, weight_words
+from neuflow.compiler.buffers import packet_words, weight_words
+from neuflow.compiler.geometry import conv_shape
 from neuflow.compiler.mapping import Pass
 from neuflow.compiler.turn import Turn
 from neuflow.grid import GridConfig

@@ -13,8 +13,9 @@ from dataclasses import dataclass, replace
 
 from neuflow.blocks.parameters_model import PARAMETER_BEATS
 from neuflow.compiler import cost
+from neuflow.compiler.buffers import packet_words
 from neuflow.compiler.fit import limit, plan_rows
-from neuflow.compiler.geometry import conv_shape, packet_words
+from neuflow.compiler.geometry import conv_shape
 from neuflow.compiler.mapping import Chain, Pass, Piece
 from neuflow.compiler.turn import Turn
 from neuflow.grid import GridConfig
