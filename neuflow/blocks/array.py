@@ -15,8 +15,6 @@ from neuflow.blocks.tiles import FifoTile, MapperTile, OperatorTile
 from neuflow.grid import GridConfig
 from neuflow.layout import ACTIVITY, COLUMN_BITS, Activity, Cause, Row
 
-OPPOSITE = {"north": "south", "south": "north", "east": "west", "west": "east"}
-
 
 class Array(Component):
     """All tiles of a grid.

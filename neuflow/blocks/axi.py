@@ -18,9 +18,6 @@ OKAY = 0
 SLVERR = 2
 """Responses: bit 1 set means an error."""
 
-BOUNDARY_BYTES = 4096
-"""No burst crosses a multiple of this (AXI4)."""
-
 
 def read_ports(grid: GridConfig) -> int:
     """Return the number of read ports: three of each column, then the program fetch."""
