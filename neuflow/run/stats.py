@@ -191,8 +191,11 @@ def _memory_words(grid: GridConfig, measured: Measured | None) -> dict[str, int]
     }
 
 
+_CAUSES = tuple(cause.name.lower() for cause in Cause)
+
+
 def _stalls(causes: Sequence[int] | NDArray[np.int64]) -> dict[str, int]:
-    return {cause.name.lower(): int(causes[cause]) for cause in Cause}
+    return dict(zip(_CAUSES, np.asarray(causes).tolist(), strict=True))
 
 
 def _config(measured: Measured | None) -> dict[str, int] | None:
