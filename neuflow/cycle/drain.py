@@ -284,12 +284,14 @@ issue in the next cycle arrives later, even by the cycles from what it tells to 
 
 @part
 def _steady(d, c, array, o):
-    """Whether the drain works by itself, on results that it has, and shows nothing new."""
+    """Whether the drain works by itself, on results that it has, and shows nothing new.
+
+    What is in the way most often is looked at first.
+    """
     return not (
-        c.partial_in or c.partial_out or d.known != _KNOWN or d.start or d.waiting
-        or d.issue or d.available or d.reads[0].valid or d.reads[1].valid or d.reads[2].valid
-        or d.sends.valid or o.valid or d.leaving or not merger_rests(d.packer)
-        or array.hand_over or array.stages
+        o.valid or d.available or array.stages or d.known != _KNOWN or d.issue or d.start or d.waiting
+        or d.reads[0].valid or d.reads[1].valid or d.reads[2].valid or d.sends.valid
+        or d.leaving or not merger_rests(d.packer) or array.hand_over or c.partial_in or c.partial_out
     )  # fmt: skip
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from neuflow.cycle.array import fewer_cycles, with_fewer
-from neuflow.cycle.compiled import called, part
+from neuflow.cycle.compiled import called, lowest, part
 from neuflow.cycle.state import INT, MAX_COLUMNS
 from neuflow.layout import FLAG_BITS, LANE_BITS, MAC_CAUSES, Activity, Cause
 
@@ -63,11 +63,9 @@ def _count(f, grid, c):
     if fewer:
         _split(f, grid, c, with_fewer(activity), fewer)
     bits = activity & _FLAGS
-    b = 0
     while bits:
-        f.counts[c, b] += (bits & 1) * cycles
-        bits >>= 1
-        b += 1
+        f.counts[c, lowest(bits)] += cycles
+        bits &= bits - 1
 
 
 @called

@@ -34,10 +34,11 @@ def goes_on_resting(m, now, awake):
         and not (awake & ROWS and m.rows_lines.offered)
         and not (awake & WEIGHTS and m.weights_lines.offered)
     )  # fmt: skip
-    for c in range(m.grid.columns):
-        line, port = m.operand_lines[c], m.readers[c, _OPERAND]
-        if m.wires[c].awake & (BACK | DRAIN) and not operand_line_rests(line, port):
-            rests = False
+    if rests:
+        for c in range(m.grid.columns):
+            line, port = m.operand_lines[c], m.readers[c, _OPERAND]
+            if m.wires[c].awake & (BACK | DRAIN) and not operand_line_rests(line, port):
+                rests = False
     if not rests:
         m.tiles.rests_until = now
     return rests

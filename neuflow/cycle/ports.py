@@ -27,6 +27,7 @@ from neuflow.cycle.read_port import (
     operand_line_edge,
     operand_line_offer,
     operand_line_rests,
+    read_port_delivers,
     read_port_edge,
 )
 from neuflow.cycle.state import READ_OPERAND, READ_ROWS, WRITE
@@ -151,7 +152,9 @@ def ports_edge(m, c):
 def _writer_edge(m, c):
     """The write port of column ``c``."""
     port, wires = m.writers[c], m.wires[c]
-    moves = port.granted or port.data_ready or port.response or wires.write.ready
+    cutter = port.cutter
+    cuts = cutter.step or (cutter.valid and cutter.free)
+    moves = port.granted or port.data_ready or port.response or cuts
     if not moves:
         keep(m.tiles.before, 0, port)
     write_port_edge(m, port, wires.receivers[WRITE], wires.write)
@@ -167,7 +170,7 @@ def _writer_edge(m, c):
 def _reader_edge(m, c, k):
     """Read port ``k`` of column ``c``; who listens to it is woken."""
     port = m.readers[c, k]
-    moves = port.granted or port.arrives or port.ready
+    moves = port.granted or port.arrives or port.ready or read_port_delivers(port)
     if not moves:
         keep(m.tiles.before, 0, port)
     read_port_edge(m, port, m.wires[c].receivers[READ_ROWS + k])

@@ -111,6 +111,13 @@ def _delivery_edge(m, port, buffer_ready):
 
 
 @part
+def read_port_delivers(port):
+    """Whether a beat moves on behind the buffer, or has just left it."""
+    moving = port.head.there or port.merger.there or port.merger.valid or port.buffer.valid
+    return port.left or (moving and port.leaves.spare_valid == 0)
+
+
+@part
 def read_port_edge(m, port, receiver):
     """blocks.dma.ReadPort; ``granted``, ``arrives``, ``ready`` are known."""
     grid, s, w, asks = m.grid, port.splitter, port.walker, port.asks
