@@ -14,11 +14,12 @@ import pytest
 from test_cycle import MEMORIES, RandomCopies, lenet
 
 from neuflow.compiler import compile_graph
-from neuflow.cycle import array, awake, column, drain, judge, state
+from neuflow.cycle import array, awake, column, control, drain, judge, machine, state
 from neuflow.cycle.convolver import convolver_edge, convolver_wires
 from neuflow.errors import HardwareError
 from neuflow.grid import TINY, MemoryConfig
 from neuflow.ir import Program
+from neuflow.layout import Opcode
 from tests.random_graphs import RandomGraph
 
 
@@ -303,3 +304,52 @@ def test_each_condition_of_a_drain_ahead_is_needed(condition: str, without: str)
     ahead = drain_compiled(mutated(drain, "drain_ahead", condition, without))
     with pytest.raises(AssertionError):
         drains_ahead(ahead, range(60))
+
+
+# --- a sequencer that waits --------------------------------------------------------------------
+
+_sequencer_wires = numba.njit(lambda ms, ready: control.sequencer_wires(ms[0], ready))
+_sequencer_edge = numba.njit(lambda ms: control.sequencer_edge(ms[0]))
+
+
+def waiting_sequencer(state: int, word: int = 0) -> tuple[np.ndarray, np.void]:
+    """Return a machine whose sequencer waits, with ``word`` at hand: for column 0, or the bus."""
+    made = machine.new_machine(TINY, TINY.memory, 1 << 20, None)
+    s = made[0]["sequencer"]
+    s["there"], s["state"], s["word"], s["left"] = 1, state, word, 2
+    s["waiting"][0] = s["pending"][0] = 1
+    for _ in range(2):
+        _sequencer_wires(made, False)
+        _sequencer_edge(made)
+        assert s["waits"] and not s["moves"]
+    return made, s
+
+
+def test_a_sequencer_that_waits_sees_the_bus_become_ready() -> None:
+    made, s = waiting_sequencer(control.PAYLOAD)
+    _sequencer_wires(made, True)
+    assert s["config_moves"]
+    _sequencer_edge(made)
+    assert s["left"] == 1 and not s["waits"]
+
+
+def test_a_sequencer_that_waits_sees_that_a_write_is_done() -> None:
+    made, s = waiting_sequencer(control.DECODE, int(Opcode.FENCE) | 1 << 12)
+    assert s["fence_waits"]
+    moves = []
+    for done in (1, 0, 0):
+        made[0]["writers"][0]["done"] = done
+        _sequencer_wires(made, False)
+        moves.append(int(s["moves"]))
+        _sequencer_edge(made)
+    assert moves == [0, 0, 1]
+    assert s["waiting"][0] == 0 and not s["waits"]
+
+
+def test_a_sequencer_that_waits_sees_a_fault() -> None:
+    made, s = waiting_sequencer(control.PAYLOAD)
+    made[0]["arbiter"]["read_error"] = s["busy"] = 1
+    for _ in range(2):
+        _sequencer_wires(made, False)
+        _sequencer_edge(made)
+    assert s["error"] and not s["busy"]

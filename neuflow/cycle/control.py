@@ -39,6 +39,7 @@ SEQUENCER = np.dtype(
             "there", "at_error",  # a word is at hand, it came with an error
             "word", "bus_word",  # that word, and what the bus carries for it
             "hang", "fault",  # registers of Counters and of Control
+            "waits",  # the next cycle is as this one, as long as nobody answers
             # wires
             "restart", "enable", "moves", "next_frame", "fence_waits", "illegal", "config_valid",
             "config_word", "config_base", "config_moves", "fetch_ready",
@@ -81,6 +82,9 @@ def start(m):
 def sequencer_wires(m, config_ready):
     """blocks.control.Sequencer: what happens to the word at hand."""
     s, grid = m.sequencer, m.grid
+    if s.waits and (s.state == DECODE or not config_ready):
+        return
+    s.waits = 0
     _clear_wires(s)
     last_frame = s.frames_done + 1 >= s.host_frames
     s.enable = not (last_frame and s.state == FRAME)
@@ -166,6 +170,20 @@ def _fault_edge(m):
 @part
 def sequencer_edge(m):
     """Registers of blocks.control.Sequencer. Call it before the fetcher's edge."""
+    s, grid = m.sequencer, m.grid
+    stays = s.there and not s.moves and (s.state == DECODE or s.state == PAYLOAD)
+    for c in range(grid.columns):
+        if m.writers[c].done or s.pending[c] != s.waiting[c]:
+            stays = False
+    if not (stays and s.waits):
+        _sequencer_moves(m)
+    _fault_edge(m)
+    s.waits = stays and not (s.at_error or s.illegal or s.fault or m.tiles.plain)
+
+
+@part
+def _sequencer_moves(m):
+    """The edge of a sequencer that does not wait as it did."""
     s, grid, buffer = m.sequencer, m.grid, m.fetcher.buffer
     error = s.fault
     if error == 0 and s.there and s.at_error and s.state != FRAME:
@@ -201,7 +219,6 @@ def sequencer_edge(m):
     elif s.fetch_ready:
         s.there = buffer.valid
         s.at_error = buffer.value
-    _fault_edge(m)
 
 
 @part
