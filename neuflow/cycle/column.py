@@ -132,7 +132,8 @@ def reset_tiles(grid: GridConfig, tiles: np.void) -> None:
     weights["weights"]["room"] = weights["blocks"]["room"] = 1
     columns["array"]["begins"] = 1
     columns["drain"]["ready"] = 1
-    columns["fifos"]["depth"] = beats
+    # Those that are there alone: each is a page of memory.
+    columns["fifos"]["depth"][:, : FIFOS * grid.fifo_tiles] = beats
     for row in range(grid.rows):
         reset_router(columns["routers"][:, row], *_ports(row), grid.config_queue)
 
