@@ -71,7 +71,7 @@ MUTANTS = {
         "stalled beat",
     ),
     "quotient_not_rounded": Mutant(
-        "bench_alu", "alu.v", r"(\{-left\[1:0\]\}) \+ 1'h1", r"\1",
+        "bench_alu", "alu.v", r"(n\d+ = left\[0\]) \+ 1'h1", r"\1",
         "AssertionError: o",
     ),
     "router_selects_another_input": Mutant(
