@@ -101,23 +101,25 @@ class ConfigReceiver(Component):
         match = Signal(reset_less=True)
         came = Signal()
         mine = Signal()
+        for_us = (
+            (beat.kind == self.kind)
+            & (beat.sub == self.sub)
+            & (beat.columns & self.columns).any()
+        )
         m.d.sync += full.eq(Mux(mine & ~full, last, full & ~move))
         m.d.comb += [
             mine.eq(came & match),
             self.bus.ready.eq(~(mine & full)),
-            # A word that waits for room changes nothing.
-            self.awake.eq(self.bus.ready & (self.bus.valid | mine) | move | fires(self.o)),
+            # A word that waits for room changes nothing, nor does one for another unit that follows such
+            # a one: `came` may stay, as `match` does.
+            self.awake.eq(self.bus.ready & (self.bus.valid & for_us | mine) | move | fires(self.o)),
         ]
         with m.If(self.bus.ready):
             m.d.sync += [
                 word.eq(beat.data),
                 last.eq(beat.last),
                 came.eq(self.bus.valid),
-                match.eq(
-                    (beat.kind == self.kind)
-                    & (beat.sub == self.sub)
-                    & (beat.columns & self.columns).any()
-                ),
+                match.eq(for_us),
             ]
         with m.If(mine & ~full):
             m.d.sync += words.eq(Cat(words[CONFIG_BITS:], word))

@@ -22,7 +22,7 @@ from amaranth.hdl import (
     Value,
 )
 
-from neuflow.blocks.place import gated_clock, is_export
+from neuflow.blocks.place import gated_clock, is_export, place_instance
 
 
 def fires(*streams: Any) -> Value:
@@ -49,25 +49,46 @@ def add_gated(m: Module, name: str, part: Any, platform: Any) -> None:
     share_gate(m, name, {name: part}, platform)
 
 
-def share_gate(m: Module, name: str, parts: Mapping[str, Any], platform: Any) -> None:
+def share_gate(
+    m: Module, name: str, parts: Mapping[str, Any], platform: Any, kind: str = ""
+) -> None:
     """Add ``parts``, which have ``awake``, to ``m`` behind one clock gate, open while any is awake.
 
     For small parts: a gate costs a simulator more than a cycle of theirs. The Python simulator leaves
-    out the edges of each by itself.
+    out the edges of each by itself. ``kind``: that of all parts, if they are placed (see ``place``).
     """
     if not is_export(platform):
         for part_name, part in parts.items():
             m.submodules[part_name] = EnableInserter(part.awake)(part)
         return
-    domain = ClockDomain(f"{name}_gated", local=True)
-    m.domains += domain
     awake = Cat(part.awake for part in parts.values()).any()
-    m.d.comb += [
-        domain.clk.eq(gated_clock(m, name, awake)),
-        domain.rst.eq(ResetSignal()),
-    ]
+    if kind:
+        clock = gated_clock(m, name, awake)
+        for part_name, part in parts.items():
+            place_instance(m, part_name, kind, part, platform, clock)
+        return
+    domain = _add_domain(m, f"{name}_gated", name, awake)
     for part_name, part in parts.items():
-        m.submodules[part_name] = DomainRenamer(domain.name)(part)
+        m.submodules[part_name] = DomainRenamer(domain)(part)
 
 
-__all__ = ["add_gated", "fires", "share_gate", "stay_awake"]
+def gate_registers(m: Module, domain: str, awake: Value, platform: Any) -> Any:
+    """Return ``m`` with its registers of ``domain`` behind a clock gate, open while ``awake`` is 1.
+
+    For what is seldom at work in a part: unlike a part of its own it needs no ports.
+    """
+    if not is_export(platform):
+        return DomainRenamer({domain: "sync"})(EnableInserter({domain: awake})(m))
+    _add_domain(m, domain, domain, awake)
+    return m
+
+
+def _add_domain(m: Module, name: str, gate: str, awake: Value) -> str:
+    """Add a clock domain to ``m`` behind a gate that is open while ``awake`` is 1; return its name."""
+    domain = ClockDomain(name, local=True)
+    m.domains += domain
+    m.d.comb += [domain.clk.eq(gated_clock(m, gate, awake)), domain.rst.eq(ResetSignal())]
+    return name
+
+
+__all__ = ["add_gated", "fires", "gate_registers", "share_gate", "stay_awake"]

@@ -50,14 +50,21 @@ def place(m: Module, name: str, kind: str, component: Component, platform: Any) 
     read through ``component`` in either case. A part with a port ``awake`` stands behind a clock gate.
     """
     sleeps = "awake" in component.signature.members
-    if not is_export(platform):
+    if is_export(platform):
+        clock = gated_clock(m, name, component.awake) if sleeps else ClockSignal()
+        place_instance(m, name, kind, component, platform, clock)
+    else:
         m.submodules[name] = EnableInserter(component.awake)(component) if sleeps else component
-        return
+
+
+def place_instance(
+    m: Module, name: str, kind: str, component: Component, platform: ExportPlatform, clock: Value
+) -> None:
+    """Add ``component`` to ``m`` as an instance of module ``neuflow_<kind>`` with such a clock."""
     platform.kinds.setdefault(kind, component)
     component._MustUse__used = True  # only the first of a kind is elaborated
     ports = {
         ("i_" if flow == Flow.In else "o_") + port: value
         for port, flow, value in flat_ports(component)
     }
-    clock = gated_clock(m, name, component.awake) if sleeps else ClockSignal()
     m.submodules[name] = Instance(f"neuflow_{kind}", i_clk=clock, i_rst=ResetSignal(), **ports)

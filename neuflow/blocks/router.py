@@ -6,18 +6,15 @@ from collections.abc import Iterable, Sequence
 from functools import reduce
 from operator import or_
 
-from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value
+from amaranth.hdl import Cat, Const, DomainRenamer, Module, Mux, Signal, Value
 from amaranth.lib import data
 from amaranth.lib.wiring import Component, In, Out, connect, flipped
 
 from neuflow.blocks.choose import select
 from neuflow.blocks.config import config_stream
-from neuflow.blocks.gate import fires, stay_awake
+from neuflow.blocks.gate import fires, gate_registers
 from neuflow.blocks.streams import Slice, beat_layout, beat_stream
 from neuflow.layout import COLUMN_BITS, ROUTE, Kind, RouterIn, RouterOut
-
-SETTLE = 4
-"""Cycles from the last beat or word to the last register: end, current word, armed; one to spare."""
 
 
 class Router(Component):
@@ -74,20 +71,23 @@ class Router(Component):
         m = Module()
         outputs = len(self.outputs)
         room, done, moving = (Signal(outputs, name=name) for name in ("room", "done", "moving"))
-        words, current, peers = self._build_queues(m, done)
+        current, peers, words_stir = self._build_queues(m, done)
 
         # A packet moves when all its outputs are under its word (`armed`) and have room. Its end is
         # worked on a cycle later.
         streams = [self.input(i) for i in self.inputs]
-        takes, armed, moves, last, ended = (
-            Signal(len(streams), name=name) for name in ("takes", "armed", "moves", "last", "ended")
-        )
-        incomplete = Cat(
-            # Outputs whose current word names the input; no packet is without peers.
-            (peers[k] & ~Cat(word.names[k] for word in current)).any()
-            for k in range(len(streams))
+        takes, armed, moves, last, ended, incomplete = (
+            Signal(len(streams), name=name)
+            for name in ("takes", "armed", "moves", "last", "ended", "incomplete")
         )
         m.d.comb += [
+            # Outputs whose current word names the input; no packet is without peers.
+            incomplete.eq(
+                Cat(
+                    (peers[k] & ~Cat(word.names[k] for word in current)).any()
+                    for k in range(len(streams))
+                )
+            ),
             takes.eq(armed & ~Cat((of & ~room).any() for of in peers)),
             moves.eq(takes & Cat(stream.valid for stream in streams)),
             last.eq(moves & Cat(stream.payload.last for stream in streams)),
@@ -108,16 +108,16 @@ class Router(Component):
             ]
             m.d.sync += done[k].eq(moving[k] & out.i.payload.last)
         outs = (self.output(o) for o in self.outputs)
-        stay_awake(
-            m, self.awake, moves.any(), fires(*outs), self.bus.valid, words.o.valid, settle=SETTLE
-        )
-        return m
+        arms = (~(armed ^ incomplete)).any()  # or disarms: words have changed
+        m.d.comb += self.awake.eq(moves.any() | fires(*outs) | words_stir | ended.any() | arms)
+        return gate_registers(m, "words", words_stir, platform)
 
-    def _build_queues(self, m: Module, done: Signal) -> tuple[Slice, list[data.View], list[Signal]]:
+    def _build_queues(self, m: Module, done: Signal) -> tuple[list[data.View], list[Signal], Value]:
         """Take ROUTE words from the bus.
 
-        Return: the words; by output the input it is under, see :meth:`_named`; by input the peers of
-        the packet that words are held for (one at a time, else another word waits).
+        Return: by output the input it is under, see :meth:`_named`; by input the peers of
+        the packet that words are held for (one at a time, else another word waits); and whether any of
+        it may change. It does so twice a packet, so its registers are a domain of their own, ``words``.
         """
         words = self._build_words(m)
         word = words.o.payload
@@ -145,27 +145,27 @@ class Router(Component):
         conflict = word.known & (named.names & busy).any() & (word.peers != select(peers, word.number))
         # Nothing but another word can take the room that is there, so it still is a cycle later.
         m.d.comb += words.o.ready.eq(take)
-        m.d.sync += take.eq(words.o.valid & ~take & ~conflict & ~full)
+        m.d.words += take.eq(words.o.valid & ~take & ~conflict & ~full)
         for k in range(len(self.inputs)):
             with m.If(take & named.names[k] & target.any()):
-                m.d.sync += peers[k].eq(word.peers)
+                m.d.words += peers[k].eq(word.peers)
 
         # An output that is done goes on with the word that waits, or with the one that comes.
         direct, queued = Signal.like(target, name="direct"), Signal.like(target, name="queued")
         with m.If(take):
             m.d.comb += [direct.eq(target & (~held | done)), queued.eq(target & held & ~done)]
-        m.d.sync += [
+        m.d.words += [
             held.eq((held & ~done) | (waits & done) | direct),
             waits.eq((waits & ~done) | queued),
         ]
         for k in range(len(self.outputs)):
             with m.If(direct[k] | done[k]):
-                m.d.sync += current[k].eq(Mux(direct[k], named, waiting[k]))
+                m.d.words += current[k].eq(Mux(direct[k], named, waiting[k]))
             with m.If(done[k]):
-                m.d.sync += waiting[k].eq(0)
+                m.d.words += waiting[k].eq(0)
             with m.Elif(queued[k]):
-                m.d.sync += waiting[k].eq(named)
-        return words, current, peers
+                m.d.words += waiting[k].eq(named)
+        return current, peers, words.i.valid | words.o.valid | take | done.any()
 
     def _named(self) -> data.StructLayout:
         """Return what an output keeps of a word: its input, one-hot in ``names``, and its ``number``.
@@ -184,7 +184,8 @@ class Router(Component):
         beat = self.bus.payload
         bits = len(self.outputs)
         kept = {"number": range(len(self.inputs)), "known": 1, "target": bits, "peers": bits}
-        m.submodules.words = words = Slice(data.StructLayout(kept))
+        words = Slice(data.StructLayout(kept))
+        m.submodules.words = DomainRenamer("words")(words)
         word = data.View(ROUTE.shape(), beat.data[: ROUTE.shape().size])
         coming = words.i.payload
 

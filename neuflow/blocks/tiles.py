@@ -158,9 +158,10 @@ class FifoTile(_Tile):
 
     def elaborate(self, platform):
         m, router = self._build([], platform)
-        for k in range(2):
-            fifo = Fifo(self.grid.lanes, self.grid.fifo_words // 2)
-            place(m, f"fifo{k}", "fifo", fifo, platform)
+        fifos = [Fifo(self.grid.lanes, self.grid.fifo_words // 2) for _ in range(2)]
+        named = {f"fifo{k}": fifo for k, fifo in enumerate(fifos)}
+        share_gate(m, "fifos", named, platform, kind="fifo")
+        for k, fifo in enumerate(fifos):
             connect(m, getattr(router, f"local{k}_out"), fifo.i)
             connect(m, fifo.o, getattr(router, f"local{k}_in"))
         return m

@@ -12,6 +12,7 @@ from neuflow.blocks.axi import axi4, axi4_lite
 from neuflow.blocks.config import ConfigTap
 from neuflow.blocks.control import Control
 from neuflow.blocks.dma import OperandLine, ReadPort, WritePort
+from neuflow.blocks.gate import share_gate
 from neuflow.blocks.place import place
 from neuflow.blocks.registers import Registers, counter_registers, member, value_registers
 from neuflow.blocks.scratchpad import Scratchpad
@@ -90,16 +91,19 @@ class Top(Component):
             control.write_beat.eq(arbiter.write_beat),
         ]
 
-        for column in range(grid.columns):
-            self._build_column(m, platform, column, tap, memories, control)
+        lines = [OperandLine(grid) for _ in range(grid.columns)]
+        named = {f"operand_line{column}": line for column, line in enumerate(lines)}
+        share_gate(m, "operand_lines", named, platform, kind="operand_line")
+        for column, line in enumerate(lines):
+            self._build_column(m, platform, column, line, tap, memories, control)
         return m
 
     def _build_column(
-        self, m: Module, platform, column: int, tap, memories: list[Any], control
+        self, m: Module, platform, column: int, line, tap, memories: list[Any], control
     ) -> None:
         """Place the four ports of a column and connect its lines.
 
-        ``memories``: the arbiter and, where there is one, the scratchpad.
+        ``line``: its operand line; ``memories``: the arbiter and, where there is one, the scratchpad.
         """
         grid, array = self.grid, self.array
         kinds = (Kind.READ_ROWS, Kind.READ_WEIGHTS, Kind.READ_OPERAND)
@@ -113,8 +117,6 @@ class Top(Component):
             m.d.comb += ports[k].kind.eq(kind)
         rows, weights, operand, write = ports
         place(m, f"write{column}", "write_port", write, platform)
-        line = OperandLine(grid)
-        place(m, f"operand_line{column}", "operand_line", line, platform)
 
         # Lines to the array, and the one from it.
         wire(m, rows.o, array.rows[column])

@@ -59,7 +59,7 @@ module neuflow_alu (
   assign b__ready = a__ready & ~unary;
   assign {net[7], net[5:0]} = $signed(6'h11) + $signed(more);
   assign active = o__valid & o__ready;
-  assign awake = |{awake_71, n21, active, both} | n22;
+  assign awake = |{awake_71, active, both, n21} | n22;
   assign moves = en & inside_2;
   assign divides = o__payload_24[3:0] == 2'h3;
   assign n14 = o__payload_24[3:0] == 3'h6;
@@ -72,12 +72,12 @@ module neuflow_alu (
   assign skipped = n29 == 2'h2 ? 4'h8 : n29 == 1'h1 ? 4'h4 : !n29 ? 4'h0 : 4'hc;
   assign trial1_0 = {trial0_0[15:1], above_0[14], 1'h1} + ({below_0, 1'h0} ^ {17{n30}});
   assign n20 = n27 | start;
-  assign n21 = en & (inside_2 | |valid);
   assign both = o__valid_26 & a__valid & (b__valid | unary);
+  assign n21 = en & (inside_2 | |valid);
   assign n22 = |settling;
   assign en = ~valid[9] | i__ready;
   assign step = busy & ~done;
-  assign n23 = step | start | a__ready;
+  assign n23 = start | step | a__ready;
   assign n24 = ~trial0_1[16];
   assign n25 = step & nonzero_1;
   assign n26 = ~trial0_0[16];
@@ -228,7 +228,7 @@ module neuflow_alu (
     end
   end
   always @(posedge clk) begin
-    if (|{awake_71, n21, active, rst, both}) begin
+    if (|{awake_71, active, rst, both, n21}) begin
       settling <= 2'h2;
     end else begin
       if (n22) settling <= settling - 1'h1;
@@ -244,12 +244,12 @@ module neuflow_alu (
       end
       if (n23) done <= start ? $signed({net[7], net[5:0]}) <= $signed(1'h0) : step ? $signed(left)
         <= $signed(3'h2) : 1'h0;
-      if (step | start) begin
+      if (start | step) begin
         bits = $signed({net[7], net[5:0]}) - $signed({1'h0, skipped});
         left <= start ? ($signed(bits) < $signed(1'h0) ? 8'h0 : bits) : $unsigned($signed(left) -
           $signed(3'h2));
       end
-      if ({step, start} != 2'h2 & n23) busy <= start;
+      if ({start, step} != 1'h1 & n23) busy <= start;
     end
   end
   always @(posedge clk) begin
@@ -279,12 +279,14 @@ module \neuflow_alu.config  (
 );
   reg came = 1'h0, full = 1'h0, last = 1'h0, match = 1'h0;
   reg [31:0] word = 32'h0, words = 32'h0;
-  wire n2, n1, mine, move;
+  wire n3, n2, n1, mine, move;
   assign bus__ready = ~n1;
-  assign awake = bus__ready & (bus__valid | mine) | move | o__valid & o__ready;
+  assign awake = bus__ready & (bus__valid & n3 | mine) | move | o__valid & o__ready;
   assign move = full & (~o__valid | o__ready);
   assign n1 = mine & full;
   assign n2 = mine & ~full;
+  assign n3 = bus__payload[3:0] == 3'h4 & bus__payload[7:4] == sub & |(bus__payload[15:8] &
+    columns);
   assign mine = came & match;
   always @(posedge clk) begin
     if (rst) begin
@@ -299,8 +301,7 @@ module \neuflow_alu.config  (
     if (move) held <= words[22:0];
     if (n2) words <= word;
     if (!(n1)) begin
-      match <= bus__payload[3:0] == 3'h4 & bus__payload[7:4] == sub & |(bus__payload[15:8] &
-        columns);
+      match <= n3;
       last <= bus__payload[48];
       word <= bus__payload[47:16];
     end

@@ -328,7 +328,7 @@ module \neuflow_array.tap$373  (
   wire all_ready, o__valid_14;
   assign local__1__valid = local__0__valid;
   assign local__0__valid = o__valid_14 & all_ready;
-  assign all_ready = local__0__ready & local__1__ready;
+  assign all_ready = local__1__ready & local__0__ready;
   neuflow_slice #(.WIDTH(49)) slice (
     .clk(clk), .i__payload(i__payload), .i__ready(i__ready), .i__valid(i__valid),
       .o__payload(o__payload), .o__ready(all_ready), .o__valid(o__valid_14), .rst(rst));

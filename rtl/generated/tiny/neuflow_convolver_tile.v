@@ -76,19 +76,19 @@ module neuflow_convolver_tile (
       .wait_weights(wait_weights), .weights__ready(weights__ready),
       .weights_listening(weights_listening), .weights_source(weights_source));
   neuflow_clock_gate links_gate (
-    .awake(awake_145 | awake), .clk(clk), .gated(links_clk), .rst(rst));
+    .awake(awake | awake_145), .clk(clk), .gated(links_clk), .rst(rst));
   \neuflow_convolver_tile.router  router (
     .awake(awake_145), .bus__payload(config_out__payload), .bus__ready(bus__ready),
       .bus__valid(bus__valid), .columns(columns), .east_in__payload(east_in__payload),
       .east_in__valid(east_in__valid), .east_out__payload(east_out__payload),
-      .east_out__valid(east_out__valid), .links_gated_clk(links_clk), .links_gated_rst(rst),
+      .east_out__valid(east_out__valid), .links_gated_clk(links_clk),
       .local0_in__payload(local0_in__payload), .local0_in__valid(local0_in__valid),
-      .o__ready_43(east_out__ready), .o__ready_54(south_out__ready), .o__ready_64(west_out__ready),
+      .o__ready_47(east_out__ready), .o__ready_57(south_out__ready), .o__ready_66(west_out__ready),
       .south_in__payload(south_in__payload), .south_in__valid(south_in__valid),
       .south_out__payload(south_out__payload), .south_out__valid(south_out__valid), .sub(row),
       .takes({local0_in__ready, west_in__ready, south_in__ready, east_in__ready}),
       .west_in__payload(west_in__payload), .west_in__valid(west_in__valid),
-      .west_out__payload(west_out__payload), .west_out__valid(west_out__valid));
+      .west_out__payload(west_out__payload), .west_out__valid(west_out__valid), .words_rst(rst));
   \neuflow_convolver_tile.tap$148  tap_148 (
     .awake(awake), .i__payload(config_in__payload), .i__ready(config_in__ready),
       .i__valid(config_in__valid), .links_gated_clk(links_clk), .links_gated_rst(rst),
@@ -218,7 +218,7 @@ module \neuflow_convolver_tile.convolver  (
       .i__ready(weights__ready), .i__valid(i__valid_77), .listening(weights_listening),
       .parameters(parameters), .parameters_beats(config__payload_60[135:134]),
       .parameters_take(parameters_take), .parameters_valid(parameters_valid),
-      .parameters_wanted(parameters_wanted), .port_2467_16(block[17:16]), .read(read_113),
+      .parameters_wanted(parameters_wanted), .port_2504_16(block[17:16]), .read(read_113),
       .ready(ready), .rewind(rewind), .value(value), .weights_gated_rst(array_gated_rst));
 endmodule
 
@@ -338,7 +338,7 @@ module \neuflow_convolver_tile.convolver.array  (
   assign wait_drain = active & ~n63 & stays;
   assign released = pass_done ? 16'h0 : kept;
   assign awake_184 = |{s10[0], s9[0], s8[0], s7[0], s5[0], s4[0], s3[0], s1[0], s13[0], s12[0],
-    s11[0], s6[0], s2[0], hand_over, s14_q[0], frees, issue, shift, awake, starts} | n20;
+    s11[0], s6[0], s2[0], hand_over, s14_q[0], frees, issue, shift, starts, awake} | n20;
   assign weights_rewind = issue & group_ends;
   assign n3 = active & begins & full;
   assign ends_x = kx_ends_ends & ~(goes_on & due) | gathers;
@@ -381,11 +381,11 @@ module \neuflow_convolver_tile.convolver.array  (
   assign n37 = s2[0] & ~s2[8];
   assign n38 = n65 ? (wraps_89 & $signed(next_row_beyond) >= $signed(1'h0) ? next_row_beyond[19:0] :
     row_start + move_104) : n41;
-  assign n39 = |{s2[0], n37, n36, n65};
-  assign n40 = {n37, n36} != 2'h2;
+  assign n39 = |{s2[0], n36, n37, n65};
+  assign n40 = {n36, n37} != 1'h1;
   assign n41 = s2[5] ? next_group : group_start;
   assign first_channel = config__payload[50] ? s2[5] : s2[3];
-  assign n42 = n39 & {n37, n36, n65} != 1'h1 & n40;
+  assign n42 = n39 & {n36, n37, n65} != 1'h1 & n40;
   assign n43 = n36 | n66 & first_channel;
   assign n44 = n66 | absent[0];
   assign n45 = s2[0] & s2[9];
@@ -407,7 +407,7 @@ module \neuflow_convolver_tile.convolver.array  (
   assign n58 = n57 | n68;
   assign n59 = idle | n68;
   assign n60 = idle | n69 & kx_ends_ends;
-  assign n61 = n69 | n60;
+  assign n61 = n60 | n69;
   assign n62 = config__payload[51] ? names : config__payload[50] | group_ends_ends;
   assign n63 = no_rows | no_weights;
   assign stays = block_ends & no_drain;
@@ -550,7 +550,7 @@ module \neuflow_convolver_tile.convolver.array  (
   end
   always @(posedge array_gated_clk) begin
     if (|{s10[0], s9[0], s8[0], s7[0], s5[0], s4[0], s3[0], s1[0], s13[0], s12[0], s11[0], s6[0],
-      s2[0], hand_over, s14_q[0], frees, issue, coordinates_gated_rst, shift, awake, starts}) begin
+      s2[0], hand_over, s14_q[0], frees, issue, shift, starts, coordinates_gated_rst, awake}) begin
       settling <= 3'h7;
     end else begin
       if (n20) settling <= settling - 1'h1;
@@ -658,16 +658,16 @@ module \neuflow_convolver_tile.convolver.array  (
         bottom_beyond <= (config__payload[112:97] + config__payload[116:113]) - 1'h1;
         last_beyond <= (config__payload[96:81] + config__payload[116:113]) - 1'h1;
         {first_beyond_q[16], first_beyond_q[3:0]} <= {n34[5], n34[3:0]};
-        reciprocal <= config__payload[116] ? {3'h0, config__payload[115] ? {3'h2,
-          config__payload[114] ? {1'h0, config__payload[113] ? 4'h5 : 4'ha} : config__payload[113] ?
-          5'hf : 5'h16} : config__payload[114] ? {2'h1, config__payload[113] ? 6'h1e : 6'h27} :
-          config__payload[113] ? 8'h72 : 8'h80} : config__payload[115] ? {2'h0, config__payload[114]
-          ? {3'h2, config__payload[113] ? 6'h13 : 6'h2b} : config__payload[113] ? 9'hcd : 9'h100} :
-          config__payload[114] ? {1'h0, config__payload[113] ? 10'h156 : 10'h200} :
-          config__payload[113] ? 11'h400 : 11'h0;
+        reciprocal <= config__payload[116] ? {3'h0, config__payload[115] ? {1'h0,
+          config__payload[114] ? {3'h4, config__payload[113] ? 4'h5 : 4'ha} : {2'h2,
+          config__payload[113] ? 5'hf : 5'h16}} : config__payload[114] ? {2'h1, config__payload[113]
+          ? 6'h1e : 6'h27} : config__payload[113] ? 8'h72 : 8'h80} : config__payload[115] ? {2'h0,
+          config__payload[114] ? {3'h2, config__payload[113] ? 6'h13 : 6'h2b} : config__payload[113]
+          ? 9'hcd : 9'h100} : config__payload[114] ? {1'h0, config__payload[113] ? 10'h156 :
+          10'h200} : config__payload[113] ? 11'h400 : 11'h0;
         rounds_q <= gap[20:3];
       end
-      if ({s2[10], n37, n36} != 3'h6 & n39) begin
+      if ({s2[10], n36, n37} != 3'h5 & n39) begin
         next_x_beyond = $signed({1'h0, position}) + $signed(move_less);
         position <= n36 ? config__payload[244:225] : n37 ? (wraps_89 & $signed(next_x_beyond) >=
           $signed(1'h0) ? next_x_beyond[19:0] : position + move) : n38;
@@ -678,8 +678,8 @@ module \neuflow_convolver_tile.convolver.array  (
         channel_base <= n36 ? config__payload[173:165] : first_channel ? config__payload[173:165] :
           next_channel[8:0];
       end
-      if ((n43 | n44) & ~n45) absent <= n43 ? config__payload[511:452] : {1'h0, absent[59:1]};
-      if (n43 | n45 | n44) next_channel <= n45 ? config__payload[184:165] + s2_weights[31:16] : n43
+      if ((n44 | n43) & ~n45) absent <= n43 ? config__payload[511:452] : {1'h0, absent[59:1]};
+      if (n45 | n44 | n43) next_channel <= n45 ? config__payload[184:165] + s2_weights[31:16] : n43
         ? config__payload[184:165] + config__payload[204:185] : next_channel +
         config__payload[204:185];
       if (s1[0] & s1[8] | n36) phase_81 <= n36 ? config__payload[312:309] : s1[4] ?
@@ -690,9 +690,9 @@ module \neuflow_convolver_tile.convolver.array  (
         first_y <= first_y_209;
         first_x <= first_x_207;
       end
-      if (n47 | n48) tap_y <= n47 ? {{2{config__payload[148]}}, config__payload[148:133]} :
+      if (n48 | n47) tap_y <= n47 ? {{2{config__payload[148]}}, config__payload[148:133]} :
         $unsigned($signed(tap_y) + $signed({1'h0, config__payload[164:157]}));
-      if (s2[0] & ~s2[10] | n47 | n48) tap_x <= n47 ? {{2{config__payload[132]}},
+      if (s2[0] & ~s2[10] | n48 | n47) tap_x <= n47 ? {{2{config__payload[132]}},
         config__payload[132:117]} : n48 ? {{2{config__payload[132]}}, config__payload[132:117]} :
         $unsigned($signed(tap_x) + $signed({1'h0, config__payload[156:149]}));
       if (s1[3]) block <= {s1[6:5], last_row};
@@ -761,14 +761,14 @@ module \neuflow_convolver_tile.convolver.array  (
     end
   end
   always @(posedge array_gated_clk) begin
-    if (pass_done | coordinates_gated_rst) begin
+    if (coordinates_gated_rst | pass_done) begin
       kept <= 16'h0;
     end else begin
       if (n3) kept <= free;
     end
   end
   always @(posedge array_gated_clk) begin
-    if (n28 | coordinates_gated_rst) begin
+    if (coordinates_gated_rst | n28) begin
       active <= 1'h0;
     end else begin
       if (!(active)) active <= settled;
@@ -855,12 +855,12 @@ module \neuflow_convolver_tile.convolver.array.coordinates  (
       {ready_q[82:80], ready_q[47:0]} <= {summed_q[82:80], summed_q[47:0]};
       {summed_q[82:80], summed_q[47:0]} <= {!column_next, row_next < form[47:32], column_next <
         form[31:16], row_next, y_next, x_next};
-      lane0_row <= (first) ? 3'h0 : lane0_row + ready_q[82];
       lane0_column <= (first | ready_q[82]) ? 3'h0 : lane0_column + 1'h1;
+      lane0_row <= (first) ? 3'h0 : lane0_row + ready_q[82];
     end
   end
   always @(posedge coordinates_gated_clk) begin
-    if (n1 | n2 | coordinates_gated_rst) begin
+    if (coordinates_gated_rst | n1 | n2) begin
       settling <= 4'h9;
     end else begin
       if (n3) settling <= settling - 1'h1;
@@ -965,12 +965,13 @@ module \neuflow_convolver_tile.convolver.config_conv_array  (
 );
   reg came = 1'h0, last = 1'h0, match = 1'h0;
   reg [31:0] word = 32'h0;
-  wire n2, n1, mine, move;
+  wire n3, n2, n1, mine, move;
   assign bus__ready = ~n1;
-  assign awake = bus__ready & (bus__valid | mine) | move | o__valid & o__ready;
+  assign awake = bus__ready & (bus__valid & n3 | mine) | move | o__valid & o__ready;
   assign move = full & (~o__valid | o__ready);
   assign n1 = mine & full;
   assign n2 = mine & ~full;
+  assign n3 = bus__payload[3:0] == 2'h2 & !bus__payload[7:4] & |(bus__payload[15:8] & columns);
   assign mine = came & match;
   always @(posedge config_gated_clk) begin
     if (config_gated_rst) begin
@@ -985,7 +986,7 @@ module \neuflow_convolver_tile.convolver.config_conv_array  (
     if (move) held <= words;
     if (n2) words <= {word, words[511:32]};
     if (!(n1)) begin
-      match <= bus__payload[3:0] == 2'h2 & !bus__payload[7:4] & |(bus__payload[15:8] & columns);
+      match <= n3;
       last <= bus__payload[48];
       word <= bus__payload[47:16];
     end
@@ -1007,12 +1008,13 @@ module \neuflow_convolver_tile.convolver.config_conv_drain  (
   reg came = 1'h0, full = 1'h0, last = 1'h0, match = 1'h0;
   reg [159:0] words = 160'h0;
   reg [31:0] word = 32'h0;
-  wire n2, n1, mine, move;
+  wire n3, n2, n1, mine, move;
   assign bus__ready = ~n1;
-  assign awake = bus__ready & (bus__valid | mine) | move | o__valid & o__ready;
+  assign awake = bus__ready & (bus__valid & n3 | mine) | move | o__valid & o__ready;
   assign move = full & (~o__valid | o__ready);
   assign n1 = mine & full;
   assign n2 = mine & ~full;
+  assign n3 = bus__payload[3:0] == 2'h3 & !bus__payload[7:4] & |(bus__payload[15:8] & columns);
   assign mine = came & match;
   always @(posedge config_gated_clk) begin
     if (config_gated_rst) begin
@@ -1027,7 +1029,7 @@ module \neuflow_convolver_tile.convolver.config_conv_drain  (
     if (move) held <= words[141:0];
     if (n2) words <= {word, words[159:32]};
     if (!(n1)) begin
-      match <= bus__payload[3:0] == 2'h3 & !bus__payload[7:4] & |(bus__payload[15:8] & columns);
+      match <= n3;
       last <= bus__payload[48];
       word <= bus__payload[47:16];
     end
@@ -1049,12 +1051,13 @@ module \neuflow_convolver_tile.convolver.config_conv_rows  (
   reg came = 1'h0, full = 1'h0, last = 1'h0, match = 1'h0;
   reg [223:0] words = 224'h0;
   reg [31:0] word = 32'h0;
-  wire n2, n1, mine, move;
+  wire n3, n2, n1, mine, move;
   assign bus__ready = ~n1;
-  assign awake = bus__ready & (bus__valid | mine) | move | o__valid & o__ready;
+  assign awake = bus__ready & (bus__valid & n3 | mine) | move | o__valid & o__ready;
   assign move = full & (~o__valid | o__ready);
   assign n1 = mine & full;
   assign n2 = mine & ~full;
+  assign n3 = !bus__payload[3:0] & !bus__payload[7:4] & |(bus__payload[15:8] & columns);
   assign mine = came & match;
   always @(posedge config_gated_clk) begin
     if (config_gated_rst) begin
@@ -1069,7 +1072,7 @@ module \neuflow_convolver_tile.convolver.config_conv_rows  (
     if (move) held <= words[219:0];
     if (n2) words <= {word, words[223:32]};
     if (!(n1)) begin
-      match <= !bus__payload[3:0] & !bus__payload[7:4] & |(bus__payload[15:8] & columns);
+      match <= n3;
       last <= bus__payload[48];
       word <= bus__payload[47:16];
     end
@@ -1090,12 +1093,13 @@ module \neuflow_convolver_tile.convolver.config_conv_weights  (
 );
   reg came = 1'h0, full = 1'h0, last = 1'h0, match = 1'h0;
   reg [14:0] word = 15'h0, words = 15'h0;
-  wire n2, n1, mine, move;
+  wire n3, n2, n1, mine, move;
   assign bus__ready = ~n1;
-  assign awake = bus__ready & (bus__valid | mine) | move | o__valid & o__ready;
+  assign awake = bus__ready & (bus__valid & n3 | mine) | move | o__valid & o__ready;
   assign move = full & (~o__valid | o__ready);
   assign n1 = mine & full;
   assign n2 = mine & ~full;
+  assign n3 = bus__payload[3:0] == 1'h1 & !bus__payload[7:4] & |(bus__payload[15:8] & columns);
   assign mine = came & match;
   always @(posedge config_gated_clk) begin
     if (config_gated_rst) begin
@@ -1110,7 +1114,7 @@ module \neuflow_convolver_tile.convolver.config_conv_weights  (
     if (move) held <= words;
     if (n2) words <= word;
     if (!(n1)) begin
-      match <= bus__payload[3:0] == 1'h1 & !bus__payload[7:4] & |(bus__payload[15:8] & columns);
+      match <= n3;
       last <= bus__payload[48];
       word <= bus__payload[30:16];
     end
@@ -1162,7 +1166,7 @@ module \neuflow_convolver_tile.convolver.drain  (
     summed0 = 48'h0, summed1 = 48'h0;
   reg [4:0] settling = 5'h13;
   reg [5:0] s = 6'h0, s_96 = 6'h0;
-  wire n32, n23, n18, n30, n8, n16, n14, n12, n11, n7, n2, n33, n31, n1, n6, n5, n4, n3, n29, n26,
+  wire n32, n23, n18, n30, n8, n16, n14, n12, n11, n7, n2, n33, n31, n1, n5, n4, n3, n6, n29, n26,
     n27, n13, n15, n17, n19, n22, n24, n25, n28, all_ends, awake, clear, en, ends, have, i__ready,
     i__ready_124, i__ready_129, i__valid, i__valid_146, inside_2, issue, last_word, map_ends, move,
     o__ready_148, o__valid_149, out__valid, plain, reads, result0_step, sign0, sign1, take;
@@ -1185,7 +1189,7 @@ module \neuflow_convolver_tile.convolver.drain  (
   assign step = have & (n31 | i__ready & last_word);
   assign config__ready = sums_end | n11;
   assign held = o__valid & ~o__ready;
-  assign awake_156 = |{reads, running, waiting, clear, hand_over, n3, n4, n5, n6, awake} | n7;
+  assign awake_156 = |{reads, running, waiting, clear, n3, n4, n5, n6, hand_over, awake} | n7;
   assign o__ready_148 = n1 ? 1'h0 : i__ready;
   assign move = ~r3_beat[0] | i__ready_129;
   assign issue = move & known[2] & available;
@@ -1200,10 +1204,10 @@ module \neuflow_convolver_tile.convolver.drain  (
   assign i__valid_146 = n1 ? out__valid : o__valid_149;
   assign clear = config__valid & config__ready;
   assign reads = i__valid & i__ready_124 | move & |{r2_beat[0], r1_beat[0], r3_beat[0], issue};
-  assign n3 = o__valid & o__ready;
-  assign n4 = i__valid_146 & i__ready;
-  assign n5 = block[15:0] != told;
-  assign n6 = config__valid & n32;
+  assign n3 = i__valid_146 & i__ready;
+  assign n4 = block[15:0] != told;
+  assign n5 = config__valid & n32;
+  assign n6 = o__valid & o__ready;
   assign n7 = |settling;
   assign ends = step & n2;
   assign n8 = issue & map_ends;
@@ -1217,7 +1221,7 @@ module \neuflow_convolver_tile.convolver.drain  (
   assign n13 = issue | n12;
   assign all_ends = map_ends & row_ends_115;
   assign n14 = n32 | n8 & slot_ends;
-  assign n15 = n8 | n14;
+  assign n15 = n14 | n8;
   assign n16 = n32 | n8 & row_ends_115;
   assign n17 = n8 | n16;
   assign n18 = n32 | n23 & map_ends_113;
@@ -1271,9 +1275,9 @@ module \neuflow_convolver_tile.convolver.drain  (
   \neuflow_convolver_tile.convolver.drain.walk  walk (
     .clear(clear), .complete(complete_175), .config_2(config__payload),
       .drain_gated_clk(drain_gated_clk), .drain_gated_rst(drain_gated_rst), .inside_2(inside_2),
-      .mark(s5[1] & s5[2]), .offset(offset), .port_2852_0(s5[1:0]));
+      .mark(s5[1] & s5[2]), .offset(offset), .port_2889_0(s5[1:0]));
   always @(posedge drain_gated_clk) begin
-    if (|{reads, running, waiting, clear, hand_over, n3, n4, n5, n6, drain_gated_rst, awake}) begin
+    if (|{reads, running, waiting, clear, n3, n4, n5, n6, hand_over, awake, drain_gated_rst}) begin
       settling <= 5'h13;
     end else begin
       if (n7) settling <= settling - 1'h1;
@@ -1312,7 +1316,7 @@ module \neuflow_convolver_tile.convolver.drain  (
       three <= &config__payload[135:134];
       two <= config__payload[135];
       known[0] <= n10[0];
-      if (o__valid_149 & o__ready_148 & o__payload_147[34] | n11) leaving <= n11;
+      if (n11 | o__valid_149 & o__ready_148 & o__payload_147[34]) leaving <= n11;
       if (n13) begin
         row_ends <= n12 ? config__payload[77:62] <= 2'h2 : rest <= 3'h4;
         rest <= n12 ? config__payload[77:62] : rest - 2'h2;
@@ -1351,8 +1355,8 @@ module \neuflow_convolver_tile.convolver.drain  (
         rows_sent <= all_ends ? 16'h0 : n9[15:0];
         slot_base <= next_slot;
       end
-      if (issue | n8 | n23) read_address <= n8 ? next_slot : n23 ? next_map : read_address + 2'h2;
-      if (n8 | n23) map_base <= n8 ? next_slot : next_map;
+      if (issue | n23 | n8) read_address <= n8 ? next_slot : n23 ? next_map : read_address + 2'h2;
+      if (n23 | n8) map_base <= n8 ? next_slot : next_map;
     end
   end
   always @(posedge drain_gated_clk) begin
@@ -1486,8 +1490,8 @@ module \neuflow_convolver_tile.convolver.drain.packer.merger  (
       placed_count <= (full) ? 2'h2 : total;
       placed_last <= n3;
     end
-    if ((fresh[1] | fills) & n1) rest_1 <= turned[31:16];
-    if ((fresh[0] | fills) & n1) rest_0 <= turned[15:0];
+    if (n1 & (fresh[1] | fills)) rest_1 <= turned[31:16];
+    if (n1 & (fresh[0] | fills)) rest_0 <= turned[15:0];
   end
 endmodule
 
@@ -1561,7 +1565,7 @@ module \neuflow_convolver_tile.convolver.drain.walk  (
   input wire clear,
   input wire mark,
   output wire [15:0] complete,
-  input wire [1:0] port_2852_0,
+  input wire [1:0] port_2889_0,
   output reg inside_2 = 1'h0,
   output reg [19:0] offset = 20'h0,
   input wire [141:0] config_2,
@@ -1569,39 +1573,47 @@ module \neuflow_convolver_tile.convolver.drain.walk  (
 );
   reg fresh = 1'h1, one_column = 1'h0, one_slot = 1'h0;
   reg [16:0] pitch_less = 17'h0, slots_less = 17'h0;
-  reg [69:0] n1, n4, marked = 70'h0, now = 70'h0;
-  wire n2, n3, n6, after_row_ends, after_slot_ends;
+  reg [69:0] n3, n6, marked = 70'h0, now = 70'h0;
+  wire n4, n5, n1, after_row_ends, after_slot_ends;
   wire [15:0] after_column, after_row, after_slot;
   wire [19:0] after_base;
-  wire [69:0] n5;
+  wire [69:0] n2;
   assign complete = marked[31:16] >= config_2[93:78] ? config_2[93:78] : marked[31:16] +
     (marked[15:0] >= config_2[77:62]);
-  assign n2 = fresh & ~port_2852_0[0];
-  assign n3 = port_2852_0[0] | clear | n2;
-  assign after_slot_ends = now[68] ? (now[69] ? one_slot : now[47:32] == slots_less) : now[69];
-  assign after_row_ends = now[68] ? one_column : now[15:0] == pitch_less;
+  assign n1 = clear | n4 | drain_gated_rst;
   assign after_base = now[68] ? (now[69] ? 20'h0 : now[67:48] + config_2[77:62]) : now[67:48];
   assign after_slot = now[68] ? (now[69] ? 16'h0 : now[47:32] + 1'h1) : now[47:32];
   assign after_row = now[68] ? now[31:16] + 1'h1 : now[31:16];
   assign after_column = now[68] ? 16'h0 : now[15:0] + 1'h1;
-  assign n5 = port_2852_0[1] & ~mark ? marked : {after_slot_ends, after_row_ends, after_base,
+  assign n2 = port_2889_0[1] & ~mark ? marked : {after_slot_ends, after_row_ends, after_base,
     after_slot, after_row, after_column};
-  assign n6 = clear | drain_gated_rst | n2;
+  assign n4 = fresh & ~port_2889_0[0];
+  assign n5 = port_2889_0[0] | clear | n4;
+  assign after_slot_ends = now[68] ? (now[69] ? one_slot : now[47:32] == slots_less) : now[69];
+  assign after_row_ends = now[68] ? one_column : now[15:0] == pitch_less;
+  always @(posedge drain_gated_clk) begin
+    if (n1) begin
+      marked[67:0] <= 68'h0; now[67:0] <= 68'h0;
+    end else begin
+      if (port_2889_0[0] & mark) marked[67:0] <= {after_base, after_slot, after_row, after_column};
+      if (port_2889_0[0]) now[67:0] <= n2[67:0];
+    end
+  end
   always @(posedge drain_gated_clk) begin
     if (drain_gated_rst) begin
       marked[69:68] <= 2'h0; now[69:68] <= 2'h0; offset <= 20'h0; inside_2 <= 1'h0; one_slot <=
         1'h0; one_column <= 1'h0; slots_less <= 17'h0; pitch_less <= 17'h0;
     end else begin
-      if ({port_2852_0[0], mark, clear, n2} != 4'h8 & n3) begin
-        n1 = clear ? {one_slot, one_column, 68'h0} : n2 ? {one_slot, one_column, 68'h0} :
-          port_2852_0[0] ? (mark ? {after_slot_ends, after_row_ends, after_base, after_slot,
+      if ({port_2889_0[0], mark, clear, n4} != 4'h8 & n5) begin
+        n3 = clear ? {one_slot, one_column, 68'h0} : n4 ? {one_slot, one_column, 68'h0} :
+          port_2889_0[0] ? (mark ? {after_slot_ends, after_row_ends, after_base, after_slot,
           after_row, after_column} : {2'h0, marked[67:0]}) : {2'h0, marked[67:0]};
-        marked[69:68] <= n1[69:68];
+        marked[69:68] <= n3[69:68];
       end
-      if (n3) begin
-        n4 = clear ? {one_slot, one_column, 68'h0} : n2 ? {one_slot, one_column, 68'h0} :
-          port_2852_0[0] ? n5 : {2'h0, now[67:0]};
-        now[69:68] <= n4[69:68];
+      if (n5) begin
+        n6 = clear ? {one_slot, one_column, 68'h0} : n4 ? {one_slot, one_column, 68'h0} :
+          port_2889_0[0] ? n2 : {2'h0, now[67:0]};
+        now[69:68] <= n6[69:68];
       end
       offset <= now[67:48] + now[15:0];
       inside_2 <= now[15:0] < config_2[77:62] & now[31:16] < config_2[93:78];
@@ -1612,18 +1624,10 @@ module \neuflow_convolver_tile.convolver.drain.walk  (
     end
   end
   always @(posedge drain_gated_clk) begin
-    if (n6) begin
-      marked[67:0] <= 68'h0; now[67:0] <= 68'h0;
-    end else begin
-      if (port_2852_0[0] & mark) marked[67:0] <= {after_base, after_slot, after_row, after_column};
-      if (port_2852_0[0]) now[67:0] <= n5[67:0];
-    end
-  end
-  always @(posedge drain_gated_clk) begin
     if (clear | drain_gated_rst) begin
       fresh <= 1'h1;
     end else begin
-      if (port_2852_0[0]) fresh <= 1'h0;
+      if (port_2889_0[0]) fresh <= 1'h0;
     end
   end
 endmodule
@@ -1746,10 +1750,11 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
   reg [19:0] channels_step = 20'h0, linear = 20'h0, linear_row = 20'h0, position = 20'h0,
     position_102 = 20'h0, row_position = 20'h0, step = 20'h0;
   reg [1:0] begun = 2'h0, lane0 = 2'h0, lane1 = 2'h0, lane2 = 2'h0, lane3 = 2'h0, lap = 2'h0, lead =
-    2'h0, left = 2'h0, low = 2'h0, on, origin = 2'h0, start = 2'h0, stride = 2'h0, taken = 2'h0;
+    2'h0, left = 2'h0, low = 2'h0, number, on, origin = 2'h0, start = 2'h0, stride = 2'h0, taken =
+    2'h0;
   reg [20:0] pitch_less = 21'h0, step_less = 21'h0, x_step_less = 21'h0;
   reg [21:0] after_beyond;
-  reg [2:0] n6, both = 3'h0, both_left, first_bank = 3'h0, number;
+  reg [2:0] n6, both = 3'h0, both_left, first_bank = 3'h0;
   reg [3:0] banks_used = 4'h0, begins = 4'h0, first = 4'h0, first_142, flushing = 4'h0, last_phase =
     4'h0, of_first = 4'h0, phase_y = 4'h0, s1_piece_first = 4'h0, s1_piece_phase = 4'h0, settling =
     4'hb, used = 4'h0;
@@ -1760,19 +1765,19 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
   reg [84:0] s2_piece = 85'h0, s3_piece = 85'h0, s4_piece = 85'h0, s5_piece = 85'h0, s6_piece =
     85'h0, s1_piece_q = 85'h0;
   reg [8:0] n10, linear_101 = 9'h0, offset = 9'h0;
-  wire n18, n47, n24, n25, n46, n22, n15, n49, n51, n52, n53, n54, n34, n48, n7, n8, n55, n23, n14,
-    n13, n12, n33, n35, n36, n29, n30, n27, n19, n21, n26, n28, n32, n37, n11, n39, n45, n38, n43,
+  wire n18, n48, n24, n25, n46, n22, n15, n50, n52, n53, n54, n55, n34, n49, n7, n8, n56, n23, n13,
+    n14, n12, n33, n35, n36, n29, n30, n27, n19, n21, n26, n28, n32, n37, n11, n39, n45, n38, n43,
     both_end, extends_2, finished, fits, i__ready_134, i__valid_135, joins, last_lap, last_phase_y,
     o__ready, o__valid, record_ends, row_ends, starts, store, with_next;
   wire [14:0] where;
   wire [15:0] n16;
   wire [16:0] n20;
   wire [19:0] next_linear_row, next_row, width;
-  wire [1:0] n50, n9, ahead, count;
+  wire [1:0] n51, n9, ahead, count;
   wire [21:0] after_row_beyond;
-  wire [2:0] n41, n57, rest, turn, unused;
-  wire [3:0] n42, n40, n56, left_53, of_phase_1;
-  wire [4:0] n44, n58;
+  wire [2:0] n41, n58, rest, turn, unused;
+  wire [3:0] n42, n40, n57, n59, left_53, of_phase_1;
+  wire [4:0] n47, n44, n60;
   wire [5:0] n3, end_2;
   wire [67:0] o__payload;
   wire [68:5] s0_piece;
@@ -1784,30 +1789,30 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
   assign s0_piece[36:21] = joins & taken > 1'h1 ? o__payload[31:16] : words[31:16];
   assign s0_piece[52:37] = joins & taken > 2'h2 ? o__payload[47:32] : words[47:32];
   assign s0_piece[68:53] = joins & taken > 2'h3 ? o__payload[63:48] : words[63:48];
-  assign awake = |{pass_done, finished, n12, n13, store, n14, starts} | n15;
+  assign awake = |{finished, starts, n12, pass_done, store, n13, n14} | n15;
   assign i__valid_135 = opened & i__valid;
-  assign o__ready = ~valid | store & (last_lap & (by_word_85 ? !left : n49 | left <= n50));
+  assign o__ready = ~valid | store & (last_lap & (by_word_85 ? !left : n50 | left <= n51));
   assign of_phase_1 = ~n2[7:4] & {4{pairs}};
   assign n1 = pairs ? config__payload[188:180] : config__payload[88:80] - config__payload[16:8];
   assign n2 = {2{first}} << where[1:0];
   assign n3 = where[8:3] + apart;
   assign record_ends = n34 & (last_channel | last_but_one & both_end);
-  assign both_end = with_next & n51 & (n52 | extends_2);
-  assign row_ends = last_lap & n53 & (by_word_85 ? !low : n54 | extends_2);
+  assign both_end = with_next & n52 & (n53 | extends_2);
+  assign row_ends = last_lap & n54 & (by_word_85 ? !low : n55 | extends_2);
   assign last_lap = ~phases | lap == n9 | lap == last_phase;
   assign store = room & (valid & (~pairs | fits | extends_2));
   assign n7 = $signed(beyond1) >= $signed(1'h0);
   assign n8 = $signed(beyond2) >= $signed(1'h0);
-  assign n9 = n53 & n54 ? low : left;
-  assign count = by_word_85 ? 2'h0 : fits ? n50 : joins ? (n49 ? 2'h3 : n50) : left;
+  assign n9 = n54 & n55 ? low : left;
+  assign count = by_word_85 ? 2'h0 : fits ? n51 : joins ? (n50 ? 2'h3 : n51) : left;
   assign ahead = joins ? count - left : 2'h0;
   assign unused = (o__payload[66:64] - 1'h1) - {1'h0, ahead};
-  assign n11 = o__ready | n48;
-  assign finished = n55 | active & resident & allowed;
+  assign n11 = n49 | o__ready;
+  assign finished = n56 | active & resident & allowed;
+  assign starts = n48 & config__valid & ~(|flushing);
   assign n12 = released != freed;
-  assign n13 = o__valid & o__ready;
-  assign n14 = i__valid_135 & i__ready_134;
-  assign starts = n47 & config__valid & ~(|flushing);
+  assign n13 = i__valid_135 & i__ready_134;
+  assign n14 = o__valid & o__ready;
   assign n15 = |settling;
   assign n16 = 12'hf0f << first_bank;
   assign n17 = {2{used}} << where[1:0];
@@ -1817,26 +1822,26 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
   assign n21 = !lead;
   assign n22 = config__payload[7:5] == 2'h3;
   assign n23 = config__payload[7:5] == 3'h4;
-  assign n24 = n47 & ~s1_valid & ~s2_valid;
+  assign n24 = n48 & ~s1_valid & ~s2_valid;
   assign n25 = s2_valid & s2_piece[82] & ~s2_piece[84];
   assign next_linear_row = last_phase_y ? config__payload[79:60] : linear_row +
     config__payload[219:200];
-  assign n26 = n25 | n46 | n24;
-  assign n27 = n47 | n55;
+  assign n26 = n46 | n25 | n24;
+  assign n27 = n48 | n56;
   assign n28 = n27 | record_ends;
-  assign n29 = n47 | record_ends;
+  assign n29 = n48 | record_ends;
   assign n30 = n34 & both_end;
-  assign n32 = n30 | n29 | n34;
-  assign n33 = n47 | n34 & (~with_next | both_end);
+  assign n32 = n29 | n34 | n30;
+  assign n33 = n48 | n34 & (~with_next | both_end);
   assign width = config__payload[27:8] - 1'h1;
   assign n34 = store & row_ends;
   assign n35 = $signed(left_53) < $signed(1'h0);
-  assign left_53 = $signed(n56) - $signed(2'h1);
+  assign left_53 = $signed(n57) - $signed(2'h1);
   assign n36 = $signed(rest) < $signed(1'h0);
-  assign rest = $signed(n57) - $signed(2'h1);
-  assign n37 = n33 | n48 | n34;
-  assign n38 = {n33, n48, n34, n36} != 3'h4 & n37;
-  assign n39 = i__valid & i__ready & i__payload[67] | starts;
+  assign rest = $signed(n58) - $signed(2'h1);
+  assign n37 = n33 | n49 | n34;
+  assign n38 = n37 & {n36, n33, n49, n34} != 2'h2;
+  assign n39 = starts | i__valid & i__ready & i__payload[67];
   assign n40 = ~(4'hf << s4_piece[2:0]);
   assign n41 = ~(3'h7 << s4_piece[81:80]);
   assign n42 = s4_piece[82] ? {n41, 1'h1} : 4'hf;
@@ -1847,26 +1852,28 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
     after_row_beyond[19:0] : row_position + config__payload[139:120]) : row_position;
   assign n45 = ~n25 & n46;
   assign n46 = s2_valid & s2_piece[84];
-  assign n47 = ~active;
+  assign n47 = $signed(n59) - $signed(2'h1);
+  assign n48 = ~active;
   assign beyond2 = end_2 - {strides2_q[7:6], 1'h0, strides2_q[4:0]};
   assign beyond1 = end_2 - {strides1_q[7:5], 1'h0, strides1_q[3:0]};
-  assign end_2 = n58 + 1'h1;
-  assign n48 = store & last_lap;
+  assign end_2 = n60 + 1'h1;
+  assign n49 = store & last_lap;
   assign joins = extends_2 & ~fits;
-  assign n49 = more | with_next & (both[2] | some);
-  assign n50 = with_next ? both[1:0] : low;
+  assign n50 = more | with_next & (both[2] | some);
+  assign n51 = with_next ? both[1:0] : low;
   assign with_next = by_rows_84 & ~last_channel;
-  assign n51 = ~n49;
-  assign n52 = n50 <= left;
+  assign n52 = ~n50;
+  assign n53 = n51 <= left;
   assign extends_2 = by_row & valid & o__valid;
-  assign n53 = ~more;
-  assign n54 = low <= left;
-  assign fits = n51 & n52;
-  assign n55 = record_ends & record_ends_60;
-  assign n56 = both - count;
-  assign n57 = low - count;
+  assign n54 = ~more;
+  assign n55 = low <= left;
+  assign fits = n52 & n53;
+  assign n56 = record_ends & record_ends_60;
+  assign n57 = both - count;
+  assign n58 = low - count;
   assign after_row_beyond = $signed({1'h0, row_position}) + $signed(pitch_less);
-  assign n58 = begins + n9;
+  assign n59 = s1_piece_q[2:0] - s1_piece_q[81:80];
+  assign n60 = begins + n9;
   neuflow_locator locator (
     .clk(writer_gated_clk), .linear(linear_101), .position(position_102),
       .ring(config__payload[119:100]), .rst(writer_gated_rst), .turn(turn), .where(where));
@@ -1901,21 +1908,21 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
     if (s2_valid) s3_piece <= s2_piece;
     if (s1_valid) s2_piece <= {s1_piece_q[84:77], s1_piece_phase, s1_piece_first, s1_piece_q[68:0]};
     if (store) begin
-      at_143 = begins + lap;
-      wrapped = at_143 >= config__payload[159:156];
       first_142 = phases ? {2'h0, lap} : !begins ? 4'h0 : config__payload[159:156] - begins;
       n4 = phases | alone;
+      at_143 = begins + lap;
+      wrapped = at_143 >= config__payload[159:156];
       on = n7 + n8;
       n5 = at_143 + 1'h1;
       n10 = first_142 + {strides1_q[7:5], 1'h0, strides1_q[3:0]};
-      number = {1'h0, {5'h0, first_142} <= n9} + (n10 <= n9);
+      number = ({5'h0, first_142} <= n9) + (n10 <= n9);
       n6 = count + 1'h1;
+      s1_piece_first <= (!(n4)) ? 4'h0 : first_142;
       s1_piece_phase <= (!(phases)) ? 4'h0 : wrapped ? at_143[3:0] - config__payload[159:156] :
         at_143[3:0];
-      s1_piece_first <= (!(n4)) ? 4'h0 : first_142;
       {s1_piece_q[84:77], s1_piece_q[68:0]} <= {record_ends, both_end, row_ends, low, phases ?
         (last_lap ? on - wrapped : {2'h0, n5 == config__payload[159:156]}) : pairs ? 3'h2 : alone ?
-        number : n6, s0_piece, taken, n4 ? number : n6};
+        {1'h0, number} : n6, s0_piece, taken, n4 ? {1'h0, number} : n6};
     end
     if (n11) begin
       taken <= o__ready ? ahead : (taken + count) + 1'h1;
@@ -1924,7 +1931,7 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
     if (o__ready) words <= o__payload[63:0];
   end
   always @(posedge writer_gated_clk) begin
-    if (|{writer_gated_rst, pass_done, finished, n12, n13, store, n14, starts}) begin
+    if (|{writer_gated_rst, finished, starts, n12, pass_done, store, n13, n14}) begin
       settling <= 4'hb;
     end else begin
       if (n15) settling <= settling - 1'h1;
@@ -2046,7 +2053,7 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
         phase_y <= last_phase_y ? 4'h0 : n44[3:0];
         row_position <= next_row;
       end
-      if (n25 | n46 | s2_valid) begin
+      if (n46 | n25 | s2_valid) begin
         after_beyond = $signed({1'h0, position}) + $signed(step_less);
         position <= n25 ? row_position + begun : n46 ? next_row : wraps & $signed(after_beyond) >=
           $signed(1'h0) ? after_beyond[19:0] : position + step;
@@ -2064,7 +2071,7 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
     if (!(by_rows_84 & ~s1_piece_q[83])) begin
       begun <= 2'h0;
     end else begin
-      begun <= (s1_piece_q[1:0] - s1_piece_q[81:80]) - 2'h1;
+      begun <= n47[1:0];
     end
   end
   always @(posedge writer_gated_clk) begin
@@ -2075,10 +2082,10 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
     end
   end
   always @(posedge writer_gated_clk) begin
-    if (writer_gated_rst | (n47 | n34)) begin
+    if ((n48 | n34) | writer_gated_rst) begin
       begins <= 4'h0;
     end else begin
-      if ((n7 | $signed({3'h0, end_2}) >= $signed(1'h0) | n8) & n48) begins <= n8 ? beyond2[3:0] :
+      if (($signed({3'h0, end_2}) >= $signed(1'h0) | n8 | n7) & n49) begins <= n8 ? beyond2[3:0] :
         n7 ? beyond1[3:0] : end_2[3:0];
     end
   end
@@ -2100,7 +2107,7 @@ module \neuflow_convolver_tile.convolver.weight_store  (
   output reg parameters_valid = 1'h0,
   output wire [191:0] parameters,
   output wire ready,
-  input wire [1:0] port_2467_16,
+  input wire [1:0] port_2504_16,
   input wire [14:0] config__payload,
   input wire config__valid,
   input wire [1:0] parameters_beats,
@@ -2121,13 +2128,13 @@ module \neuflow_convolver_tile.convolver.weight_store  (
   assign read_35 = asks & parameters_wanted & ready_38;
   assign comes_22 = take & ~leads;
   assign take = i__ready & i__valid;
-  assign n1 = parameters_take | weights_gated_rst;
+  assign n1 = weights_gated_rst | parameters_take;
   assign n2 = {take, leads, listening} != 3'h5 & n3;
   assign n3 = {take, listening} != 1'h1;
   \neuflow_convolver_tile.convolver.weight_store.blocks  blocks (
     .awake(awake_59), .blocks_gated_clk(blocks_clk), .blocks_gated_rst(weights_gated_rst),
-      .comes(comes), .free(parameters_take & port_2467_16[1]), .push(push), .read_enable(read_35),
-      .ready(ready_38), .rewind(parameters_take & port_2467_16[0]), .room(room_14),
+      .comes(comes), .free(parameters_take & port_2504_16[1]), .push(push), .read_enable(read_35),
+      .ready(ready_38), .rewind(parameters_take & port_2504_16[0]), .room(room_14),
       .value(value_57), .write_data(data));
   neuflow_clock_gate blocks_gate (
     .awake(awake_59), .clk(clk), .gated(blocks_clk), .rst(weights_gated_rst));
@@ -2197,7 +2204,7 @@ module \neuflow_convolver_tile.convolver.weight_store.blocks  (
     write_address = 6'h0;
   wire n4, n3, n1;
   wire [5:0] n2, left;
-  assign awake = |{push, comes, rewind, free, read_enable} | n1;
+  assign awake = |{push, comes, read_enable, rewind, free} | n1;
   assign n1 = |settling;
   assign n2 = read_enable ? (tail == 6'h2f ? 6'h0 : tail + 1'h1) : tail;
   assign n3 = rewind & n4;
@@ -2207,7 +2214,7 @@ module \neuflow_convolver_tile.convolver.weight_store.blocks  (
     .clk(blocks_gated_clk), .read_address(tail), .read_data(value), .read_enable(read_enable),
       .write_address(write_address), .write_data(write_data), .write_enable(push));
   always @(posedge blocks_gated_clk) begin
-    if (|{push, comes, blocks_gated_rst, rewind, free, read_enable}) begin
+    if (|{push, comes, blocks_gated_rst, read_enable, rewind, free}) begin
       settling <= 3'h4;
     end else begin
       if (n1) settling <= settling - 1'h1;
@@ -2263,7 +2270,7 @@ module \neuflow_convolver_tile.convolver.weight_store.weights  (
   wire n4, n3, n1;
   wire [5:0] n2;
   wire [6:0] left;
-  assign awake = |{push, comes, rewind, free, read_enable} | n1;
+  assign awake = |{push, comes, read_enable, rewind, free} | n1;
   assign n1 = |settling;
   assign n2 = read_enable ? (tail == 6'h3f ? 6'h0 : tail + 1'h1) : tail;
   assign n3 = rewind & n4;
@@ -2273,7 +2280,7 @@ module \neuflow_convolver_tile.convolver.weight_store.weights  (
     .clk(weights_gated_clk), .read_address(tail), .read_data(value), .read_enable(read_enable),
       .write_address(write_address), .write_data(write_data), .write_enable(push));
   always @(posedge weights_gated_clk) begin
-    if (|{push, comes, weights_gated_rst, rewind, free, read_enable}) begin
+    if (|{push, comes, weights_gated_rst, read_enable, rewind, free}) begin
       settling <= 3'h4;
     end else begin
       if (n1) settling <= settling - 1'h1;
@@ -2318,9 +2325,9 @@ module \neuflow_convolver_tile.router  (
   input wire south_in__valid,
   input wire [34:0] west_in__payload,
   input wire west_in__valid,
-  input wire o__ready_43,
-  input wire o__ready_54,
-  input wire o__ready_64,
+  input wire o__ready_47,
+  input wire o__ready_57,
+  input wire o__ready_66,
   input wire [34:0] local0_in__payload,
   input wire local0_in__valid,
   input wire links_gated_clk,
@@ -2335,120 +2342,121 @@ module \neuflow_convolver_tile.router  (
   output wire south_out__valid,
   output wire [34:0] west_out__payload,
   output wire west_out__valid,
-  input wire links_gated_rst
+  input wire words_rst
 );
   reg o__ready = 1'h0;
-  reg [2:0] done = 3'h0, east_peers = 3'h7, held = 3'h0, local0_peers = 3'h7, settling = 3'h4,
-    south_peers = 3'h7, waits = 3'h0, west_peers = 3'h7;
+  reg [2:0] done = 3'h0, east_peers = 3'h7, held = 3'h0, local0_peers = 3'h7, south_peers = 3'h7,
+    waits = 3'h0, west_peers = 3'h7;
   reg [3:0] armed = 4'h0, ended = 4'h0;
   reg [5:0] east_current = 6'h0, east_waiting = 6'h0, south_current = 6'h0, south_waiting = 6'h0,
     west_current = 6'h0, west_waiting = 6'h0;
-  wire n4, n3, n2, n1, n6, i__payload_known, i__ready_47, i__ready_58, i__ready_68, i__valid_50,
-    i__valid_60, i__valid_70, o__valid_73;
+  wire n3, n1, i__payload_known, i__ready_51, i__ready_61, i__ready_70, i__valid, i__valid_53,
+    i__valid_62, i__valid_71, o__valid_74, words_clk;
   wire [1:0] i__payload;
-  wire [2:0] n5, n7, direct, queued;
-  wire [34:0] i__payload_51, i__payload_61, i__payload_71;
-  wire [3:0] last, moves, named_names, peers, target;
+  wire [2:0] n2, n4, direct, queued;
+  wire [34:0] i__payload_54, i__payload_63, i__payload_72;
+  wire [3:0] incomplete, last, moves, named_names, peers, target;
   wire [5:4] named;
   wire [8:2] o__payload;
   assign i__payload[0] = 6'h24 >> bus__payload[23:20];
   assign i__payload[1] = 6'h28 >> bus__payload[23:20];
-  assign takes = armed & ~{|(local0_peers & n7), |(west_peers & n7), |(south_peers & n7),
-    |(east_peers & n7)};
-  assign awake = |{o__valid_73, moves, n1, n2, n3, bus__valid} | n4;
-  assign i__payload_51 = east_current[5] ? (east_current[4] ? local0_in__payload : west_in__payload)
+  assign incomplete[0] = |(east_peers & ~{west_current[0], south_current[0], east_current[0]});
+  assign incomplete[1] = |(south_peers & ~{west_current[1], south_current[1], east_current[1]});
+  assign incomplete[2] = |(west_peers & ~{west_current[2], south_current[2], east_current[2]});
+  assign incomplete[3] = |(local0_peers & ~{west_current[3], south_current[3], east_current[3]});
+  assign takes = armed & ~{|(local0_peers & n4), |(west_peers & n4), |(south_peers & n4),
+    |(east_peers & n4)};
+  assign awake = |moves | (south_out__valid & o__ready_57 | east_out__valid & o__ready_47 |
+    west_out__valid & o__ready_66) | n1 | |ended | |(~(armed ^ incomplete));
+  assign i__payload_54 = east_current[5] ? (east_current[4] ? local0_in__payload : west_in__payload)
     : east_current[4] ? south_in__payload : east_in__payload;
-  assign i__valid_50 = |(east_current[3:0] & moves);
-  assign i__payload_61 = south_current[5] ? (south_current[4] ? local0_in__payload :
+  assign i__valid_53 = |(east_current[3:0] & moves);
+  assign i__payload_63 = south_current[5] ? (south_current[4] ? local0_in__payload :
     west_in__payload) : south_current[4] ? south_in__payload : east_in__payload;
-  assign i__valid_60 = |(south_current[3:0] & moves);
-  assign i__payload_71 = west_current[5] ? (west_current[4] ? local0_in__payload : west_in__payload)
+  assign i__valid_62 = |(south_current[3:0] & moves);
+  assign i__payload_72 = west_current[5] ? (west_current[4] ? local0_in__payload : west_in__payload)
     : west_current[4] ? south_in__payload : east_in__payload;
-  assign i__valid_70 = |(west_current[3:0] & moves);
+  assign i__valid_71 = |(west_current[3:0] & moves);
   assign peers = bus__payload[27:24] | target;
   assign target = i__payload_known ? 1'h1 << bus__payload[19:16] : 4'h0;
   assign i__payload_known = 6'h2e >> bus__payload[23:20];
-  assign moves = takes & {local0_in__valid, west_in__valid, south_in__valid, east_in__valid};
-  assign n1 = west_out__valid & o__ready_64;
-  assign n2 = south_out__valid & o__ready_54;
-  assign n3 = east_out__valid & o__ready_43;
-  assign n4 = |settling;
+  assign i__valid = bus__valid & bus__payload[3:0] == 3'h7 & bus__payload[7:4] == sub &
+    |(bus__payload[15:8] & columns);
+  assign n1 = i__valid | o__valid_74 | o__ready | |done;
   assign last = moves & {local0_in__payload[34], west_in__payload[34], south_in__payload[34],
     east_in__payload[34]};
-  assign n5 = ~done;
-  assign queued = o__ready ? o__payload[5:3] & held & n5 : 3'h0;
-  assign direct = o__ready ? o__payload[5:3] & (~held | done) : 3'h0;
   assign named_names = 1'h1 << named;
-  assign n6 = |o__payload[5:3];
-  assign n7 = ~{i__ready_68, i__ready_58, i__ready_47};
+  assign queued = o__ready ? o__payload[5:3] & held & n2 : 3'h0;
+  assign direct = o__ready ? o__payload[5:3] & (~held | done) : 3'h0;
+  assign n2 = ~done;
+  assign n3 = |o__payload[5:3];
+  assign n4 = ~{i__ready_70, i__ready_61, i__ready_51};
+  assign moves = takes & {local0_in__valid, west_in__valid, south_in__valid, east_in__valid};
   neuflow_slice #(.WIDTH(35)) east_slice (
-    .clk(links_gated_clk), .i__payload(i__payload_51), .i__ready(i__ready_47),
-      .i__valid(i__valid_50), .o__payload(east_out__payload), .o__ready(o__ready_43),
-      .o__valid(east_out__valid), .rst(links_gated_rst));
+    .clk(links_gated_clk), .i__payload(i__payload_54), .i__ready(i__ready_51),
+      .i__valid(i__valid_53), .o__payload(east_out__payload), .o__ready(o__ready_47),
+      .o__valid(east_out__valid), .rst(words_rst));
   neuflow_slice #(.WIDTH(35)) south_slice (
-    .clk(links_gated_clk), .i__payload(i__payload_61), .i__ready(i__ready_58),
-      .i__valid(i__valid_60), .o__payload(south_out__payload), .o__ready(o__ready_54),
-      .o__valid(south_out__valid), .rst(links_gated_rst));
+    .clk(links_gated_clk), .i__payload(i__payload_63), .i__ready(i__ready_61),
+      .i__valid(i__valid_62), .o__payload(south_out__payload), .o__ready(o__ready_57),
+      .o__valid(south_out__valid), .rst(words_rst));
   neuflow_slice #(.WIDTH(35)) west_slice (
-    .clk(links_gated_clk), .i__payload(i__payload_71), .i__ready(i__ready_68),
-      .i__valid(i__valid_70), .o__payload(west_out__payload), .o__ready(o__ready_64),
-      .o__valid(west_out__valid), .rst(links_gated_rst));
+    .clk(links_gated_clk), .i__payload(i__payload_72), .i__ready(i__ready_70),
+      .i__valid(i__valid_71), .o__payload(west_out__payload), .o__ready(o__ready_66),
+      .o__valid(west_out__valid), .rst(words_rst));
   neuflow_slice #(.WIDTH(9)) words (
-    .clk(links_gated_clk), .i__payload({peers[3:1], target[3:1], i__payload_known, i__payload}),
-      .i__ready(bus__ready), .i__valid(bus__valid & bus__payload[3:0] == 3'h7 & bus__payload[7:4] ==
-      sub & |(bus__payload[15:8] & columns)), .o__payload({o__payload, named}), .o__ready(o__ready),
-      .o__valid(o__valid_73), .rst(links_gated_rst));
+    .clk(words_clk), .i__payload({peers[3:1], target[3:1], i__payload_known, i__payload}),
+      .i__ready(bus__ready), .i__valid(i__valid), .o__payload({o__payload, named}),
+      .o__ready(o__ready), .o__valid(o__valid_74), .rst(words_rst));
+  neuflow_clock_gate words_gate (
+    .awake(n1), .clk(links_gated_clk), .gated(words_clk), .rst(words_rst));
   always @(posedge links_gated_clk) begin
-    if (|{o__valid_73, moves, n1, n2, n3, bus__valid, links_gated_rst}) begin
-      settling <= 3'h4;
+    if (words_rst) begin
+      done <= 3'h0; armed <= 4'h0; ended <= 4'h0;
     end else begin
-      if (n4) settling <= settling - 1'h1;
-    end
-  end
-  always @(posedge links_gated_clk) begin
-    if (links_gated_rst) begin
-      done <= 3'h0; armed <= 4'h0; ended <= 4'h0; waits <= 3'h0; held <= 3'h0; o__ready <= 1'h0;
-        west_current <= 6'h0; south_current <= 6'h0; east_current <= 6'h0; local0_peers <= 3'h7;
-        west_peers <= 3'h7; south_peers <= 3'h7; east_peers <= 3'h7;
-    end else begin
-      done <= {i__valid_70 & i__payload_71[34], i__valid_60 & i__payload_61[34], i__valid_50 &
-        i__payload_51[34]};
-      armed <= ~({|(local0_peers & ~{west_current[3], south_current[3], east_current[3]}),
-        |(west_peers & ~{west_current[2], south_current[2], east_current[2]}), |(south_peers &
-        ~{west_current[1], south_current[1], east_current[1]}), |(east_peers & ~{west_current[0],
-        south_current[0], east_current[0]})} | last | ended);
+      done <= {i__valid_71 & i__payload_72[34], i__valid_62 & i__payload_63[34], i__valid_53 &
+        i__payload_54[34]};
+      armed <= ~(incomplete | last | ended);
       ended <= last;
-      waits <= waits & n5 | queued;
-      held <= held & n5 | waits & done | direct;
-      o__ready <= o__valid_73 & ~o__ready & ~(o__payload[2] & |(named_names & (east_current[3:0] |
-        south_current[3:0] | west_current[3:0] | east_waiting[3:0] | south_waiting[3:0] |
-        west_waiting[3:0])) & o__payload[8:6] != (named[5] ? (named[4] ? local0_peers : west_peers)
-        : named[4] ? south_peers : east_peers)) & ~(|(o__payload[5:3] & waits));
-      if (direct[2] | done[2]) west_current <= direct[2] ? {named, named_names} : west_waiting;
-      if (direct[1] | done[1]) south_current <= direct[1] ? {named, named_names} : south_waiting;
-      if (direct[0] | done[0]) east_current <= direct[0] ? {named, named_names} : east_waiting;
-      if (o__ready & named_names[3] & n6) local0_peers <= o__payload[8:6];
-      if (o__ready & named_names[2] & n6) west_peers <= o__payload[8:6];
-      if (o__ready & named_names[1] & n6) south_peers <= o__payload[8:6];
-      if (o__ready & named_names[0] & n6) east_peers <= o__payload[8:6];
     end
   end
-  always @(posedge links_gated_clk) begin
-    if (done[2] | links_gated_rst) begin
+  always @(posedge words_clk) begin
+    if (done[2] | words_rst) begin
       west_waiting <= 6'h0;
     end else begin
       if (queued[2]) west_waiting <= {named, named_names};
     end
   end
-  always @(posedge links_gated_clk) begin
-    if (done[1] | links_gated_rst) begin
+  always @(posedge words_clk) begin
+    if (words_rst) begin
+      west_current <= 6'h0; south_current <= 6'h0; east_current <= 6'h0; waits <= 3'h0; held <=
+        3'h0; o__ready <= 1'h0; local0_peers <= 3'h7; west_peers <= 3'h7; south_peers <= 3'h7;
+        east_peers <= 3'h7;
+    end else begin
+      if (direct[2] | done[2]) west_current <= direct[2] ? {named, named_names} : west_waiting;
+      if (direct[1] | done[1]) south_current <= direct[1] ? {named, named_names} : south_waiting;
+      if (direct[0] | done[0]) east_current <= direct[0] ? {named, named_names} : east_waiting;
+      waits <= waits & n2 | queued;
+      held <= held & n2 | waits & done | direct;
+      o__ready <= o__valid_74 & ~o__ready & ~(o__payload[2] & |(named_names & (east_current[3:0] |
+        south_current[3:0] | west_current[3:0] | east_waiting[3:0] | south_waiting[3:0] |
+        west_waiting[3:0])) & o__payload[8:6] != (named[5] ? (named[4] ? local0_peers : west_peers)
+        : named[4] ? south_peers : east_peers)) & ~(|(o__payload[5:3] & waits));
+      if (o__ready & named_names[3] & n3) local0_peers <= o__payload[8:6];
+      if (o__ready & named_names[2] & n3) west_peers <= o__payload[8:6];
+      if (o__ready & named_names[1] & n3) south_peers <= o__payload[8:6];
+      if (o__ready & named_names[0] & n3) east_peers <= o__payload[8:6];
+    end
+  end
+  always @(posedge words_clk) begin
+    if (done[1] | words_rst) begin
       south_waiting <= 6'h0;
     end else begin
       if (queued[1]) south_waiting <= {named, named_names};
     end
   end
-  always @(posedge links_gated_clk) begin
-    if (done[0] | links_gated_rst) begin
+  always @(posedge words_clk) begin
+    if (done[0] | words_rst) begin
       east_waiting <= 6'h0;
     end else begin
       if (queued[0]) east_waiting <= {named, named_names};
@@ -2485,8 +2493,8 @@ module \neuflow_convolver_tile.tap$148  (
   assign o__valid = local__0__valid;
   assign local__0__valid = o__valid_17 & all_ready;
   assign awake = i__valid & i__ready | local__0__valid;
-  assign all_ready = &{o__ready, local__4__ready, local__3__ready, local__1__ready, local__0__ready,
-    local__2__ready};
+  assign all_ready = &{o__ready, local__4__ready, local__1__ready, local__3__ready, local__2__ready,
+    local__0__ready};
   neuflow_slice #(.WIDTH(49)) slice (
     .clk(links_gated_clk), .i__payload(i__payload), .i__ready(i__ready), .i__valid(i__valid),
       .o__payload(o__payload), .o__ready(all_ready), .o__valid(o__valid_17), .rst(links_gated_rst));

@@ -52,8 +52,8 @@ module neuflow_core (
     1'h0, read_weights0 = 1'h0, read_weights1 = 1'h0, write0 = 1'h0, write1 = 1'h0, write_done0 =
     1'h0, write_done1 = 1'h0;
   wire n1, n4, n6, n2, n8, n5, n7, n3, n9, active, active_473, awake, awake_477, awake_479,
-    awake_481, awake_483, awake_485, awake_487, awake_489, awake_491, awake_493, awake_495,
-    awake_497, bus__ready, bus__ready_204, bus__ready_211, bus__ready_218, bus__ready_340,
+    awake_480, awake_482, awake_484, awake_486, awake_488, awake_490, awake_492, awake_494,
+    awake_496, bus__ready, bus__ready_204, bus__ready_211, bus__ready_218, bus__ready_340,
     bus__ready_347, bus__ready_354, bus__ready_361, bus__valid, bus__valid_205, bus__valid_212,
     bus__valid_219, bus__valid_341, bus__valid_348, bus__valid_355, bus__valid_362, busy,
     clear_done, config__ready, config__ready_180, config__valid, config__valid_181, data__0__ready,
@@ -62,14 +62,14 @@ module neuflow_core (
     i__valid_296, i__valid_417, i__valid_435, o__0__ready, o__0__ready_421, o__0__valid,
     o__0__valid_424, o__1__ready, o__1__ready_427, o__1__valid, o__1__valid_430, o__ready_264,
     o__ready_270, o__ready_403, o__ready_409, o__valid_267, o__valid_273, o__valid_406,
-    o__valid_412, operand_line0_clk, operand_line1_clk, read__0__ready, read__0__ready_230,
-    read__1__ready, read__1__ready_246, read__2__ready, read__2__ready_258, read__3__ready,
-    read__3__ready_373, read__4__ready, read__4__ready_385, read__5__ready, read__5__ready_397,
-    read__6__ready, read__6__valid, read_beat, read_error_185, read_error_186, read_operand0_clk,
-    read_operand1_clk, read_rows0_clk, read_rows1_clk, read_weights0_clk, read_weights1_clk,
-    request__valid_225, request__valid_241, request__valid_253, request__valid_309,
-    request__valid_368, request__valid_380, request__valid_392, request__valid_448, response__valid,
-    scratchpad_clk, source, source_444, start, tap_clk, write0_clk, write1_clk, write__0__ready_311,
+    o__valid_412, operand_lines_clk, read__0__ready, read__0__ready_230, read__1__ready,
+    read__1__ready_246, read__2__ready, read__2__ready_258, read__3__ready, read__3__ready_373,
+    read__4__ready, read__4__ready_385, read__5__ready, read__5__ready_397, read__6__ready,
+    read__6__valid, read_beat, read_error_185, read_error_186, read_operand0_clk, read_operand1_clk,
+    read_rows0_clk, read_rows1_clk, read_weights0_clk, read_weights1_clk, request__valid_225,
+    request__valid_241, request__valid_253, request__valid_309, request__valid_368,
+    request__valid_380, request__valid_392, request__valid_448, response__valid, scratchpad_clk,
+    source, source_444, start, tap_clk, write0_clk, write1_clk, write__0__ready_311,
     write__0__ready_314, write__1__ready_450, write__1__ready_453, write_beat, write_error_188,
     write_error_189;
   wire [19:9] activity__0, activity__1;
@@ -174,23 +174,21 @@ module neuflow_core (
       .weight_load(weight_load), .write_beat(write_beat), .write_beats(write_beats),
       .write_done({done_464, done_328}), .write_error(write_error_189 | write_error_188));
   neuflow_operand_line operand_line0 (
-    .active(active), .awake(awake_487), .clk(operand_line0_clk), .i__payload(i__payload_274),
+    .active(active), .awake(awake_479), .clk(operand_lines_clk), .i__payload(i__payload_274),
       .i__ready(i__ready_277), .i__valid(i__valid_278), .i_dest(dest_303),
       .o__0__payload(o__0__payload), .o__0__ready(o__0__ready), .o__0__valid(o__0__valid),
       .o__1__payload(o__1__payload), .o__1__ready(o__1__ready), .o__1__valid(o__1__valid),
       .rst(rst));
-  neuflow_clock_gate operand_line0_gate (
-    .awake(awake_487), .clk(clk), .gated(operand_line0_clk), .rst(rst));
   neuflow_operand_line operand_line1 (
-    .active(active_473), .awake(awake_497), .clk(operand_line1_clk), .i__payload(i__payload_413),
+    .active(active_473), .awake(awake_480), .clk(operand_lines_clk), .i__payload(i__payload_413),
       .i__ready(i__ready_416), .i__valid(i__valid_417), .i_dest(dest_442),
       .o__0__payload(o__0__payload_420), .o__0__ready(o__0__ready_421),
       .o__0__valid(o__0__valid_424), .o__1__payload(o__1__payload_426),
       .o__1__ready(o__1__ready_427), .o__1__valid(o__1__valid_430), .rst(rst));
-  neuflow_clock_gate operand_line1_gate (
-    .awake(awake_497), .clk(clk), .gated(operand_line1_clk), .rst(rst));
-  neuflow_read_port read_operand0_511 (
-    .awake(awake_483), .bus__payload(bus__payload_208), .bus__ready(bus__ready_211),
+  neuflow_clock_gate operand_lines_gate (
+    .awake(awake_480 | awake_479), .clk(clk), .gated(operand_lines_clk), .rst(rst));
+  neuflow_read_port read_operand0_513 (
+    .awake(awake_486), .bus__payload(bus__payload_208), .bus__ready(bus__ready_211),
       .bus__valid(bus__valid_212), .clk(read_operand0_clk), .columns(8'h1), .dest(dest_303),
       .kind(4'ha), .o__payload(i__payload_274), .o__ready(i__ready_277), .o__valid(i__valid_278),
       .request__payload(read__2__payload), .request__ready(read__2__payload[29] ? read__2__ready_258
@@ -199,9 +197,9 @@ module neuflow_core (
       response), .response__ready(n2), .response__valid(response_valid__1[2] | response_valid__0[2]
       | response_valid[2]), .rst(rst));
   neuflow_clock_gate read_operand0_gate (
-    .awake(awake_483), .clk(clk), .gated(read_operand0_clk), .rst(rst));
+    .awake(awake_486), .clk(clk), .gated(read_operand0_clk), .rst(rst));
   neuflow_read_port read_operand1_521 (
-    .awake(awake_493), .bus__payload(bus__payload_351), .bus__ready(bus__ready_354),
+    .awake(awake_494), .bus__payload(bus__payload_351), .bus__ready(bus__ready_354),
       .bus__valid(bus__valid_355), .clk(read_operand1_clk), .columns(8'h2), .dest(dest_442),
       .kind(4'ha), .o__payload(i__payload_413), .o__ready(i__ready_416), .o__valid(i__valid_417),
       .request__payload(read__5__payload), .request__ready(read__5__payload[29] ? read__5__ready_397
@@ -210,9 +208,9 @@ module neuflow_core (
       response), .response__ready(n3), .response__valid(response_valid__1[5] | response_valid__0[5]
       | response_valid[5]), .rst(rst));
   neuflow_clock_gate read_operand1_gate (
-    .awake(awake_493), .clk(clk), .gated(read_operand1_clk), .rst(rst));
-  neuflow_read_port read_rows0_507 (
-    .awake(awake_479), .bus__payload(bus__payload), .bus__ready(bus__ready),
+    .awake(awake_494), .clk(clk), .gated(read_operand1_clk), .rst(rst));
+  neuflow_read_port read_rows0_509 (
+    .awake(awake_482), .bus__payload(bus__payload), .bus__ready(bus__ready),
       .bus__valid(bus__valid), .clk(read_rows0_clk), .columns(8'h1), .dest(dest), .kind(4'h8),
       .o__payload(o__payload_263), .o__ready(o__ready_264), .o__valid(o__valid_267),
       .request__payload(read__0__payload), .request__ready(read__0__payload[29] ? read__0__ready_230
@@ -221,9 +219,9 @@ module neuflow_core (
       response), .response__ready(n4), .response__valid(response_valid__1[0] | response_valid__0[0]
       | response_valid[0]), .rst(rst));
   neuflow_clock_gate read_rows0_gate (
-    .awake(awake_479), .clk(clk), .gated(read_rows0_clk), .rst(rst));
+    .awake(awake_482), .clk(clk), .gated(read_rows0_clk), .rst(rst));
   neuflow_read_port read_rows1_517 (
-    .awake(awake_489), .bus__payload(bus__payload_337), .bus__ready(bus__ready_340),
+    .awake(awake_490), .bus__payload(bus__payload_337), .bus__ready(bus__ready_340),
       .bus__valid(bus__valid_341), .clk(read_rows1_clk), .columns(8'h2), .dest(dest_438),
       .kind(4'h8), .o__payload(o__payload_402), .o__ready(o__ready_403), .o__valid(o__valid_406),
       .request__payload(read__3__payload), .request__ready(read__3__payload[29] ? read__3__ready_373
@@ -232,9 +230,9 @@ module neuflow_core (
       response), .response__ready(n5), .response__valid(response_valid__1[3] | response_valid__0[3]
       | response_valid[3]), .rst(rst));
   neuflow_clock_gate read_rows1_gate (
-    .awake(awake_489), .clk(clk), .gated(read_rows1_clk), .rst(rst));
-  neuflow_read_port read_weights0_509 (
-    .awake(awake_481), .bus__payload(bus__payload_201), .bus__ready(bus__ready_204),
+    .awake(awake_490), .clk(clk), .gated(read_rows1_clk), .rst(rst));
+  neuflow_read_port read_weights0_511 (
+    .awake(awake_484), .bus__payload(bus__payload_201), .bus__ready(bus__ready_204),
       .bus__valid(bus__valid_205), .clk(read_weights0_clk), .columns(8'h1), .dest(dest_301),
       .kind(4'h9), .o__payload(o__payload_269), .o__ready(o__ready_270), .o__valid(o__valid_273),
       .request__payload(read__1__payload), .request__ready(read__1__payload[29] ? read__1__ready_246
@@ -243,9 +241,9 @@ module neuflow_core (
       response), .response__ready(n6), .response__valid(response_valid__1[1] | response_valid__0[1]
       | response_valid[1]), .rst(rst));
   neuflow_clock_gate read_weights0_gate (
-    .awake(awake_481), .clk(clk), .gated(read_weights0_clk), .rst(rst));
+    .awake(awake_484), .clk(clk), .gated(read_weights0_clk), .rst(rst));
   neuflow_read_port read_weights1_519 (
-    .awake(awake_491), .bus__payload(bus__payload_344), .bus__ready(bus__ready_347),
+    .awake(awake_492), .bus__payload(bus__payload_344), .bus__ready(bus__ready_347),
       .bus__valid(bus__valid_348), .clk(read_weights1_clk), .columns(8'h2), .dest(dest_440),
       .kind(4'h9), .o__payload(o__payload_408), .o__ready(o__ready_409), .o__valid(o__valid_412),
       .request__payload(read__4__payload), .request__ready(read__4__payload[29] ? read__4__ready_385
@@ -254,7 +252,7 @@ module neuflow_core (
       response), .response__ready(n7), .response__valid(response_valid__1[4] | response_valid__0[4]
       | response_valid[4]), .rst(rst));
   neuflow_clock_gate read_weights1_gate (
-    .awake(awake_491), .clk(clk), .gated(read_weights1_clk), .rst(rst));
+    .awake(awake_492), .clk(clk), .gated(read_weights1_clk), .rst(rst));
   neuflow_registers registers (
     .axi__ar__addr(s_axi__ar__addr), .axi__ar__ready(s_axi__ar__ready),
       .axi__ar__valid(s_axi__ar__valid), .axi__aw__addr(s_axi__aw__addr),
@@ -318,8 +316,8 @@ module neuflow_core (
       .o__payload(config__payload_177), .o__ready(config__ready_180), .o__valid(config__valid_181),
       .rst(rst));
   neuflow_clock_gate tap_gate (.awake(awake_477), .clk(clk), .gated(tap_clk), .rst(rst));
-  neuflow_write_port write0_513 (
-    .awake(awake_485), .bus__payload(bus__payload_215), .bus__ready(bus__ready_218),
+  neuflow_write_port write0_515 (
+    .awake(awake_488), .bus__payload(bus__payload_215), .bus__ready(bus__ready_218),
       .bus__valid(bus__valid_219), .clk(write0_clk), .columns(8'h1),
       .data__payload(data__0__payload), .data__ready(data__0__ready_323 | data__0__ready),
       .data__valid(data__0__valid), .done(done_328), .i__payload(i__payload_292),
@@ -328,9 +326,9 @@ module neuflow_core (
       1'h0 : write__0__ready_311), .request__valid(request__valid_309),
       .response(write_response_326[0] | write_response[0]), .rst(rst), .source(source),
       .source_valid(n8));
-  neuflow_clock_gate write0_gate (.awake(awake_485), .clk(clk), .gated(write0_clk), .rst(rst));
+  neuflow_clock_gate write0_gate (.awake(awake_488), .clk(clk), .gated(write0_clk), .rst(rst));
   neuflow_write_port write1_523 (
-    .awake(awake_495), .bus__payload(bus__payload_358), .bus__ready(bus__ready_361),
+    .awake(awake_496), .bus__payload(bus__payload_358), .bus__ready(bus__ready_361),
       .bus__valid(bus__valid_362), .clk(write1_clk), .columns(8'h2),
       .data__payload(data__1__payload), .data__ready(data__1__ready_462 | data__1__ready),
       .data__valid(data__1__valid), .done(done_464), .i__payload(i__payload_431),
@@ -339,7 +337,7 @@ module neuflow_core (
       1'h0 : write__1__ready_450), .request__valid(request__valid_448),
       .response(write_response_326[1] | write_response[1]), .rst(rst), .source(source_444),
       .source_valid(n9));
-  neuflow_clock_gate write1_gate (.awake(awake_495), .clk(clk), .gated(write1_clk), .rst(rst));
+  neuflow_clock_gate write1_gate (.awake(awake_496), .clk(clk), .gated(write1_clk), .rst(rst));
   always @(posedge clk) begin
     if (rst) begin
       config1 <= 1'h0; write_done1 <= 1'h0; write1 <= 1'h0; read_operand1 <= 1'h0; read_weights1 <=

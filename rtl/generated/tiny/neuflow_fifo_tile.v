@@ -39,20 +39,20 @@ module neuflow_fifo_tile (
   output wire global_out__valid,
   input wire clk
 );
-  wire awake, awake_106, awake_108, awake_110, bus__ready, bus__valid, fifo0_clk, fifo1_clk,
-    i__ready_84, i__ready_96, i__valid_85, i__valid_97, links_clk, local0_in__ready,
-    local0_in__valid, local1_in__ready, local1_in__valid;
+  wire awake, awake_106, awake_108, awake_109, bus__ready, bus__valid, fifos_clk, i__ready_84,
+    i__ready_96, i__valid_85, i__valid_97, links_clk, local0_in__ready, local0_in__valid,
+    local1_in__ready, local1_in__valid;
   wire [34:0] i__payload_81, i__payload_93, local0_in__payload, local1_in__payload;
   neuflow_fifo fifo0 (
-    .awake(awake_108), .clk(fifo0_clk), .i__payload(i__payload_81), .i__ready(i__ready_84),
+    .awake(awake_108), .clk(fifos_clk), .i__payload(i__payload_81), .i__ready(i__ready_84),
       .i__valid(i__valid_85), .o__payload(local0_in__payload), .o__ready(local0_in__ready),
       .o__valid(local0_in__valid), .rst(rst));
-  neuflow_clock_gate fifo0_gate (.awake(awake_108), .clk(clk), .gated(fifo0_clk), .rst(rst));
   neuflow_fifo fifo1 (
-    .awake(awake_110), .clk(fifo1_clk), .i__payload(i__payload_93), .i__ready(i__ready_96),
+    .awake(awake_109), .clk(fifos_clk), .i__payload(i__payload_93), .i__ready(i__ready_96),
       .i__valid(i__valid_97), .o__payload(local1_in__payload), .o__ready(local1_in__ready),
       .o__valid(local1_in__valid), .rst(rst));
-  neuflow_clock_gate fifo1_gate (.awake(awake_110), .clk(clk), .gated(fifo1_clk), .rst(rst));
+  neuflow_clock_gate fifos_gate (
+    .awake(awake_109 | awake_108), .clk(clk), .gated(fifos_clk), .rst(rst));
   neuflow_clock_gate links_gate (
     .awake(awake_106 | awake), .clk(clk), .gated(links_clk), .rst(rst));
   \neuflow_fifo_tile.router  router (
@@ -60,21 +60,21 @@ module neuflow_fifo_tile (
       .bus__valid(bus__valid), .columns(columns), .east_in__payload(east_in__payload),
       .east_in__valid(east_in__valid), .east_out__payload(east_out__payload),
       .east_out__valid(east_out__valid), .global_out__payload(global_out__payload),
-      .global_out__valid(global_out__valid), .links_gated_clk(links_clk), .links_gated_rst(rst),
+      .global_out__valid(global_out__valid), .links_gated_clk(links_clk),
       .local0_in__payload(local0_in__payload), .local0_in__valid(local0_in__valid),
       .local0_out__payload(i__payload_81), .local0_out__valid(i__valid_85),
       .local1_in__payload(local1_in__payload), .local1_in__valid(local1_in__valid),
       .local1_out__payload(i__payload_93), .local1_out__valid(i__valid_97),
       .north_in__payload(north_in__payload), .north_in__valid(north_in__valid),
       .north_out__payload(north_out__payload), .north_out__valid(north_out__valid),
-      .o__ready_102(i__ready_84), .o__ready_112(i__ready_96), .o__ready_51(north_out__ready),
-      .o__ready_62(east_out__ready), .o__ready_72(south_out__ready), .o__ready_82(west_out__ready),
-      .o__ready_92(global_out__ready), .south_in__payload(south_in__payload),
+      .o__ready_105(i__ready_84), .o__ready_114(i__ready_96), .o__ready_59(north_out__ready),
+      .o__ready_69(east_out__ready), .o__ready_78(south_out__ready), .o__ready_87(west_out__ready),
+      .o__ready_96(global_out__ready), .south_in__payload(south_in__payload),
       .south_in__valid(south_in__valid), .south_out__payload(south_out__payload),
       .south_out__valid(south_out__valid), .sub(row), .takes({local1_in__ready, local0_in__ready,
       west_in__ready, south_in__ready, east_in__ready, north_in__ready}),
       .west_in__payload(west_in__payload), .west_in__valid(west_in__valid),
-      .west_out__payload(west_out__payload), .west_out__valid(west_out__valid));
+      .west_out__payload(west_out__payload), .west_out__valid(west_out__valid), .words_rst(rst));
   \neuflow_fifo_tile.tap  tap (
     .awake(awake), .i__payload(config_in__payload), .i__ready(config_in__ready),
       .i__valid(config_in__valid), .links_gated_clk(links_clk), .links_gated_rst(rst),
@@ -93,11 +93,11 @@ module \neuflow_fifo_tile.router  (
   input wire south_in__valid,
   input wire [34:0] west_in__payload,
   input wire west_in__valid,
-  input wire o__ready_51,
-  input wire o__ready_62,
-  input wire o__ready_72,
-  input wire o__ready_82,
-  input wire o__ready_92,
+  input wire o__ready_59,
+  input wire o__ready_69,
+  input wire o__ready_78,
+  input wire o__ready_87,
+  input wire o__ready_96,
   input wire links_gated_clk,
   input wire bus__valid,
   input wire [48:0] bus__payload,
@@ -118,16 +118,15 @@ module \neuflow_fifo_tile.router  (
   output wire local0_out__valid,
   output wire [34:0] local1_out__payload,
   output wire local1_out__valid,
-  input wire o__ready_102,
+  input wire o__ready_105,
   input wire [34:0] local0_in__payload,
   input wire local0_in__valid,
-  input wire o__ready_112,
+  input wire o__ready_114,
   input wire [34:0] local1_in__payload,
   input wire local1_in__valid,
-  input wire links_gated_rst
+  input wire words_rst
 );
   reg o__ready = 1'h0;
-  reg [2:0] settling = 3'h4;
   reg [5:0] armed = 6'h0, ended = 6'h0;
   reg [6:0] done = 7'h0, east_peers = 7'h7f, held = 7'h0, local0_peers = 7'h7f, local1_peers =
     7'h7f, north_peers = 7'h7f, south_peers = 7'h7f, waits = 7'h0, west_peers = 7'h7f;
@@ -135,144 +134,141 @@ module \neuflow_fifo_tile.router  (
     local0_current = 9'h0, local0_waiting = 9'h0, local1_current = 9'h0, local1_waiting = 9'h0,
     north_current = 9'h0, north_waiting = 9'h0, south_current = 9'h0, south_waiting = 9'h0,
     west_current = 9'h0, west_waiting = 9'h0;
-  wire n10, n8, n2, n1, n4, n5, n6, n3, n7, i__payload_known, i__ready_106, i__ready_116,
-    i__ready_55, i__ready_66, i__ready_76, i__ready_86, i__ready_96, i__valid_108, i__valid_118,
-    i__valid_58, i__valid_68, i__valid_78, i__valid_88, i__valid_98, o__valid_121;
+  wire n1, n3, i__payload_known, i__ready_100, i__ready_109, i__ready_118, i__ready_63, i__ready_73,
+    i__ready_82, i__ready_91, i__valid, i__valid_101, i__valid_110, i__valid_119, i__valid_65,
+    i__valid_74, i__valid_83, i__valid_92, o__valid_122, words_clk;
   wire [17:3] o__payload;
   wire [2:0] i__payload;
-  wire [34:0] i__payload_109, i__payload_119, i__payload_59, i__payload_69, i__payload_79,
-    i__payload_89, i__payload_99;
-  wire [5:0] last, moves, named_names;
-  wire [6:0] n9, n11, direct, i__payload_target, queued;
+  wire [34:0] i__payload_102, i__payload_111, i__payload_120, i__payload_66, i__payload_75,
+    i__payload_84, i__payload_93;
+  wire [5:0] incomplete, last, moves, named_names;
+  wire [6:0] n2, n4, direct, i__payload_target, queued;
   wire [8:6] named;
   assign i__payload[0] = 7'h4a >> bus__payload[23:20];
   assign i__payload[1] = 4'hc >> bus__payload[23:20];
   assign i__payload[2] = 7'h60 >> bus__payload[23:20];
-  assign takes = armed & ~{|(local1_peers & n11), |(local0_peers & n11), |(west_peers & n11),
-    |(south_peers & n11), |(east_peers & n11), |(north_peers & n11)};
-  assign awake = |{n1, n2, n3, n4, n5, n6, bus__valid, moves, o__valid_121, n7} | n8;
-  assign i__payload_69 = east_current[8] ? (east_current[6] ? local1_in__payload :
+  assign incomplete[0] = |(north_peers & ~{local1_current[0], local0_current[0], global_current[0],
+    west_current[0], south_current[0], east_current[0], north_current[0]});
+  assign incomplete[1] = |(east_peers & ~{local1_current[1], local0_current[1], global_current[1],
+    west_current[1], south_current[1], east_current[1], north_current[1]});
+  assign incomplete[2] = |(south_peers & ~{local1_current[2], local0_current[2], global_current[2],
+    west_current[2], south_current[2], east_current[2], north_current[2]});
+  assign incomplete[3] = |(west_peers & ~{local1_current[3], local0_current[3], global_current[3],
+    west_current[3], south_current[3], east_current[3], north_current[3]});
+  assign incomplete[4] = |(local0_peers & ~{local1_current[4], local0_current[4], global_current[4],
+    west_current[4], south_current[4], east_current[4], north_current[4]});
+  assign incomplete[5] = |(local1_peers & ~{local1_current[5], local0_current[5], global_current[5],
+    west_current[5], south_current[5], east_current[5], north_current[5]});
+  assign takes = armed & ~{|(local1_peers & n4), |(local0_peers & n4), |(west_peers & n4),
+    |(south_peers & n4), |(east_peers & n4), |(north_peers & n4)};
+  assign awake = |moves | |{east_out__valid & o__ready_69, west_out__valid & o__ready_87,
+    south_out__valid & o__ready_78, north_out__valid & o__ready_59, global_out__valid & o__ready_96,
+    local1_out__valid & o__ready_114, local0_out__valid & o__ready_105} | n1 | |ended | |(~(armed ^
+    incomplete));
+  assign i__payload_75 = east_current[8] ? (east_current[6] ? local1_in__payload :
     local0_in__payload) : east_current[7] ? (east_current[6] ? west_in__payload : south_in__payload)
     : east_current[6] ? east_in__payload : north_in__payload;
-  assign i__valid_68 = |(east_current[5:0] & moves);
-  assign i__payload_99 = global_current[8] ? (global_current[6] ? local1_in__payload :
+  assign i__valid_74 = |(east_current[5:0] & moves);
+  assign i__payload_102 = global_current[8] ? (global_current[6] ? local1_in__payload :
     local0_in__payload) : global_current[7] ? (global_current[6] ? west_in__payload :
     south_in__payload) : global_current[6] ? east_in__payload : north_in__payload;
-  assign i__valid_98 = |(global_current[5:0] & moves);
-  assign i__payload_109 = local0_current[8] ? (local0_current[6] ? local1_in__payload :
+  assign i__valid_101 = |(global_current[5:0] & moves);
+  assign i__payload_111 = local0_current[8] ? (local0_current[6] ? local1_in__payload :
     local0_in__payload) : local0_current[7] ? (local0_current[6] ? west_in__payload :
     south_in__payload) : local0_current[6] ? east_in__payload : north_in__payload;
-  assign i__valid_108 = |(local0_current[5:0] & moves);
-  assign i__payload_119 = local1_current[8] ? (local1_current[6] ? local1_in__payload :
+  assign i__valid_110 = |(local0_current[5:0] & moves);
+  assign i__payload_120 = local1_current[8] ? (local1_current[6] ? local1_in__payload :
     local0_in__payload) : local1_current[7] ? (local1_current[6] ? west_in__payload :
     south_in__payload) : local1_current[6] ? east_in__payload : north_in__payload;
-  assign i__valid_118 = |(local1_current[5:0] & moves);
-  assign i__payload_59 = north_current[8] ? (north_current[6] ? local1_in__payload :
+  assign i__valid_119 = |(local1_current[5:0] & moves);
+  assign i__payload_66 = north_current[8] ? (north_current[6] ? local1_in__payload :
     local0_in__payload) : north_current[7] ? (north_current[6] ? west_in__payload :
     south_in__payload) : north_current[6] ? east_in__payload : north_in__payload;
-  assign i__valid_58 = |(north_current[5:0] & moves);
-  assign i__payload_79 = south_current[8] ? (south_current[6] ? local1_in__payload :
+  assign i__valid_65 = |(north_current[5:0] & moves);
+  assign i__payload_84 = south_current[8] ? (south_current[6] ? local1_in__payload :
     local0_in__payload) : south_current[7] ? (south_current[6] ? west_in__payload :
     south_in__payload) : south_current[6] ? east_in__payload : north_in__payload;
-  assign i__valid_78 = |(south_current[5:0] & moves);
-  assign i__payload_89 = west_current[8] ? (west_current[6] ? local1_in__payload :
+  assign i__valid_83 = |(south_current[5:0] & moves);
+  assign i__payload_93 = west_current[8] ? (west_current[6] ? local1_in__payload :
     local0_in__payload) : west_current[7] ? (west_current[6] ? west_in__payload : south_in__payload)
     : west_current[6] ? east_in__payload : north_in__payload;
-  assign i__valid_88 = |(west_current[5:0] & moves);
+  assign i__valid_92 = |(west_current[5:0] & moves);
   assign i__payload_target = i__payload_known ? 1'h1 << bus__payload[19:16] : 7'h0;
   assign i__payload_known = 7'h6f >> bus__payload[23:20];
-  assign n1 = east_out__valid & o__ready_62;
-  assign n2 = north_out__valid & o__ready_51;
-  assign n3 = local0_out__valid & o__ready_102;
-  assign n4 = south_out__valid & o__ready_72;
-  assign n5 = west_out__valid & o__ready_82;
-  assign n6 = global_out__valid & o__ready_92;
-  assign moves = takes & {local1_in__valid, local0_in__valid, west_in__valid, south_in__valid,
-    east_in__valid, north_in__valid};
-  assign n7 = local1_out__valid & o__ready_112;
-  assign n8 = |settling;
+  assign i__valid = bus__valid & bus__payload[3:0] == 3'h7 & bus__payload[7:4] == sub &
+    |(bus__payload[15:8] & columns);
+  assign n1 = i__valid | o__valid_122 | o__ready | |done;
   assign last = moves & {local1_in__payload[34], local0_in__payload[34], west_in__payload[34],
     south_in__payload[34], east_in__payload[34], north_in__payload[34]};
-  assign n9 = ~done;
-  assign queued = o__ready ? o__payload[10:4] & held & n9 : 7'h0;
-  assign direct = o__ready ? o__payload[10:4] & (~held | done) : 7'h0;
   assign named_names = 1'h1 << named;
-  assign n10 = |o__payload[10:4];
-  assign n11 = ~{i__ready_116, i__ready_106, i__ready_96, i__ready_86, i__ready_76, i__ready_66,
-    i__ready_55};
+  assign queued = o__ready ? o__payload[10:4] & held & n2 : 7'h0;
+  assign direct = o__ready ? o__payload[10:4] & (~held | done) : 7'h0;
+  assign n2 = ~done;
+  assign n3 = |o__payload[10:4];
+  assign n4 = ~{i__ready_118, i__ready_109, i__ready_100, i__ready_91, i__ready_82, i__ready_73,
+    i__ready_63};
+  assign moves = takes & {local1_in__valid, local0_in__valid, west_in__valid, south_in__valid,
+    east_in__valid, north_in__valid};
   neuflow_slice #(.WIDTH(35)) east_slice (
-    .clk(links_gated_clk), .i__payload(i__payload_69), .i__ready(i__ready_66),
-      .i__valid(i__valid_68), .o__payload(east_out__payload), .o__ready(o__ready_62),
-      .o__valid(east_out__valid), .rst(links_gated_rst));
+    .clk(links_gated_clk), .i__payload(i__payload_75), .i__ready(i__ready_73),
+      .i__valid(i__valid_74), .o__payload(east_out__payload), .o__ready(o__ready_69),
+      .o__valid(east_out__valid), .rst(words_rst));
   neuflow_slice #(.WIDTH(35)) global_slice (
-    .clk(links_gated_clk), .i__payload(i__payload_99), .i__ready(i__ready_96),
-      .i__valid(i__valid_98), .o__payload(global_out__payload), .o__ready(o__ready_92),
-      .o__valid(global_out__valid), .rst(links_gated_rst));
+    .clk(links_gated_clk), .i__payload(i__payload_102), .i__ready(i__ready_100),
+      .i__valid(i__valid_101), .o__payload(global_out__payload), .o__ready(o__ready_96),
+      .o__valid(global_out__valid), .rst(words_rst));
   neuflow_slice #(.WIDTH(35)) local0_slice (
-    .clk(links_gated_clk), .i__payload(i__payload_109), .i__ready(i__ready_106),
-      .i__valid(i__valid_108), .o__payload(local0_out__payload), .o__ready(o__ready_102),
-      .o__valid(local0_out__valid), .rst(links_gated_rst));
+    .clk(links_gated_clk), .i__payload(i__payload_111), .i__ready(i__ready_109),
+      .i__valid(i__valid_110), .o__payload(local0_out__payload), .o__ready(o__ready_105),
+      .o__valid(local0_out__valid), .rst(words_rst));
   neuflow_slice #(.WIDTH(35)) local1_slice (
-    .clk(links_gated_clk), .i__payload(i__payload_119), .i__ready(i__ready_116),
-      .i__valid(i__valid_118), .o__payload(local1_out__payload), .o__ready(o__ready_112),
-      .o__valid(local1_out__valid), .rst(links_gated_rst));
+    .clk(links_gated_clk), .i__payload(i__payload_120), .i__ready(i__ready_118),
+      .i__valid(i__valid_119), .o__payload(local1_out__payload), .o__ready(o__ready_114),
+      .o__valid(local1_out__valid), .rst(words_rst));
   neuflow_slice #(.WIDTH(35)) north_slice (
-    .clk(links_gated_clk), .i__payload(i__payload_59), .i__ready(i__ready_55),
-      .i__valid(i__valid_58), .o__payload(north_out__payload), .o__ready(o__ready_51),
-      .o__valid(north_out__valid), .rst(links_gated_rst));
+    .clk(links_gated_clk), .i__payload(i__payload_66), .i__ready(i__ready_63),
+      .i__valid(i__valid_65), .o__payload(north_out__payload), .o__ready(o__ready_59),
+      .o__valid(north_out__valid), .rst(words_rst));
   neuflow_slice #(.WIDTH(35)) south_slice (
-    .clk(links_gated_clk), .i__payload(i__payload_79), .i__ready(i__ready_76),
-      .i__valid(i__valid_78), .o__payload(south_out__payload), .o__ready(o__ready_72),
-      .o__valid(south_out__valid), .rst(links_gated_rst));
+    .clk(links_gated_clk), .i__payload(i__payload_84), .i__ready(i__ready_82),
+      .i__valid(i__valid_83), .o__payload(south_out__payload), .o__ready(o__ready_78),
+      .o__valid(south_out__valid), .rst(words_rst));
   neuflow_slice #(.WIDTH(35)) west_slice (
-    .clk(links_gated_clk), .i__payload(i__payload_89), .i__ready(i__ready_86),
-      .i__valid(i__valid_88), .o__payload(west_out__payload), .o__ready(o__ready_82),
-      .o__valid(west_out__valid), .rst(links_gated_rst));
+    .clk(links_gated_clk), .i__payload(i__payload_93), .i__ready(i__ready_91),
+      .i__valid(i__valid_92), .o__payload(west_out__payload), .o__ready(o__ready_87),
+      .o__valid(west_out__valid), .rst(words_rst));
   neuflow_slice #(.WIDTH(18)) words (
-    .clk(links_gated_clk), .i__payload({bus__payload[30:24] | i__payload_target, i__payload_target,
-      i__payload_known, i__payload}), .i__ready(bus__ready), .i__valid(bus__valid &
-      bus__payload[3:0] == 3'h7 & bus__payload[7:4] == sub & |(bus__payload[15:8] & columns)),
-      .o__payload({o__payload, named}), .o__ready(o__ready), .o__valid(o__valid_121),
-      .rst(links_gated_rst));
+    .clk(words_clk), .i__payload({bus__payload[30:24] | i__payload_target, i__payload_target,
+      i__payload_known, i__payload}), .i__ready(bus__ready), .i__valid(i__valid),
+      .o__payload({o__payload, named}), .o__ready(o__ready), .o__valid(o__valid_122),
+      .rst(words_rst));
+  neuflow_clock_gate words_gate (
+    .awake(n1), .clk(links_gated_clk), .gated(words_clk), .rst(words_rst));
   always @(posedge links_gated_clk) begin
-    if (|{n1, n2, n3, n4, n5, n6, bus__valid, moves, o__valid_121, n7, links_gated_rst}) begin
-      settling <= 3'h4;
+    if (words_rst) begin
+      done <= 7'h0; armed <= 6'h0; ended <= 6'h0;
     end else begin
-      if (n8) settling <= settling - 1'h1;
+      done <= {i__valid_119 & i__payload_120[34], i__valid_110 & i__payload_111[34], i__valid_101 &
+        i__payload_102[34], i__valid_92 & i__payload_93[34], i__valid_83 & i__payload_84[34],
+        i__valid_74 & i__payload_75[34], i__valid_65 & i__payload_66[34]};
+      armed <= ~(incomplete | last | ended);
+      ended <= last;
     end
   end
-  always @(posedge links_gated_clk) begin
-    if (links_gated_rst) begin
-      done <= 7'h0; armed <= 6'h0; ended <= 6'h0; waits <= 7'h0; held <= 7'h0; o__ready <= 1'h0;
-        local1_current <= 9'h0; local0_current <= 9'h0; global_current <= 9'h0; west_current <=
-        9'h0; south_current <= 9'h0; east_current <= 9'h0; north_current <= 9'h0; local1_peers <=
-        7'h7f; local0_peers <= 7'h7f; west_peers <= 7'h7f; south_peers <= 7'h7f; east_peers <=
-        7'h7f; north_peers <= 7'h7f;
+  always @(posedge words_clk) begin
+    if (done[6] | words_rst) begin
+      local1_waiting <= 9'h0;
     end else begin
-      done <= {i__valid_118 & i__payload_119[34], i__valid_108 & i__payload_109[34], i__valid_98 &
-        i__payload_99[34], i__valid_88 & i__payload_89[34], i__valid_78 & i__payload_79[34],
-        i__valid_68 & i__payload_69[34], i__valid_58 & i__payload_59[34]};
-      armed <= ~({|(local1_peers & ~{local1_current[5], local0_current[5], global_current[5],
-        west_current[5], south_current[5], east_current[5], north_current[5]}), |(local0_peers &
-        ~{local1_current[4], local0_current[4], global_current[4], west_current[4],
-        south_current[4], east_current[4], north_current[4]}), |(west_peers & ~{local1_current[3],
-        local0_current[3], global_current[3], west_current[3], south_current[3], east_current[3],
-        north_current[3]}), |(south_peers & ~{local1_current[2], local0_current[2],
-        global_current[2], west_current[2], south_current[2], east_current[2], north_current[2]}),
-        |(east_peers & ~{local1_current[1], local0_current[1], global_current[1], west_current[1],
-        south_current[1], east_current[1], north_current[1]}), |(north_peers & ~{local1_current[0],
-        local0_current[0], global_current[0], west_current[0], south_current[0], east_current[0],
-        north_current[0]})} | last | ended);
-      ended <= last;
-      waits <= waits & n9 | queued;
-      held <= held & n9 | waits & done | direct;
-      o__ready <= o__valid_121 & ~o__ready & ~(o__payload[3] & |(named_names & (north_current[5:0] |
-        east_current[5:0] | south_current[5:0] | west_current[5:0] | global_current[5:0] |
-        local0_current[5:0] | local1_current[5:0] | north_waiting[5:0] | east_waiting[5:0] |
-        south_waiting[5:0] | west_waiting[5:0] | global_waiting[5:0] | local0_waiting[5:0] |
-        local1_waiting[5:0])) & o__payload[17:11] != (named[8] ? (named[6] ? local1_peers :
-        local0_peers) : named[7] ? (named[6] ? west_peers : south_peers) : named[6] ? east_peers :
-        north_peers)) & ~(|(o__payload[10:4] & waits));
+      if (queued[6]) local1_waiting <= {named, named_names};
+    end
+  end
+  always @(posedge words_clk) begin
+    if (words_rst) begin
+      local1_current <= 9'h0; local0_current <= 9'h0; global_current <= 9'h0; west_current <= 9'h0;
+        south_current <= 9'h0; east_current <= 9'h0; north_current <= 9'h0; waits <= 7'h0; held <=
+        7'h0; o__ready <= 1'h0; local1_peers <= 7'h7f; local0_peers <= 7'h7f; west_peers <= 7'h7f;
+        south_peers <= 7'h7f; east_peers <= 7'h7f; north_peers <= 7'h7f;
+    end else begin
       if (direct[6] | done[6]) local1_current <= direct[6] ? {named, named_names} : local1_waiting;
       if (direct[5] | done[5]) local0_current <= direct[5] ? {named, named_names} : local0_waiting;
       if (direct[4] | done[4]) global_current <= direct[4] ? {named, named_names} : global_waiting;
@@ -280,58 +276,60 @@ module \neuflow_fifo_tile.router  (
       if (direct[2] | done[2]) south_current <= direct[2] ? {named, named_names} : south_waiting;
       if (direct[1] | done[1]) east_current <= direct[1] ? {named, named_names} : east_waiting;
       if (direct[0] | done[0]) north_current <= direct[0] ? {named, named_names} : north_waiting;
-      if (o__ready & named_names[5] & n10) local1_peers <= o__payload[17:11];
-      if (o__ready & named_names[4] & n10) local0_peers <= o__payload[17:11];
-      if (o__ready & named_names[3] & n10) west_peers <= o__payload[17:11];
-      if (o__ready & named_names[2] & n10) south_peers <= o__payload[17:11];
-      if (o__ready & named_names[1] & n10) east_peers <= o__payload[17:11];
-      if (o__ready & named_names[0] & n10) north_peers <= o__payload[17:11];
+      waits <= waits & n2 | queued;
+      held <= held & n2 | waits & done | direct;
+      o__ready <= o__valid_122 & ~o__ready & ~(o__payload[3] & |(named_names & (north_current[5:0] |
+        east_current[5:0] | south_current[5:0] | west_current[5:0] | global_current[5:0] |
+        local0_current[5:0] | local1_current[5:0] | north_waiting[5:0] | east_waiting[5:0] |
+        south_waiting[5:0] | west_waiting[5:0] | global_waiting[5:0] | local0_waiting[5:0] |
+        local1_waiting[5:0])) & o__payload[17:11] != (named[8] ? (named[6] ? local1_peers :
+        local0_peers) : named[7] ? (named[6] ? west_peers : south_peers) : named[6] ? east_peers :
+        north_peers)) & ~(|(o__payload[10:4] & waits));
+      if (o__ready & named_names[5] & n3) local1_peers <= o__payload[17:11];
+      if (o__ready & named_names[4] & n3) local0_peers <= o__payload[17:11];
+      if (o__ready & named_names[3] & n3) west_peers <= o__payload[17:11];
+      if (o__ready & named_names[2] & n3) south_peers <= o__payload[17:11];
+      if (o__ready & named_names[1] & n3) east_peers <= o__payload[17:11];
+      if (o__ready & named_names[0] & n3) north_peers <= o__payload[17:11];
     end
   end
-  always @(posedge links_gated_clk) begin
-    if (done[6] | links_gated_rst) begin
-      local1_waiting <= 9'h0;
-    end else begin
-      if (queued[6]) local1_waiting <= {named, named_names};
-    end
-  end
-  always @(posedge links_gated_clk) begin
-    if (done[5] | links_gated_rst) begin
+  always @(posedge words_clk) begin
+    if (done[5] | words_rst) begin
       local0_waiting <= 9'h0;
     end else begin
       if (queued[5]) local0_waiting <= {named, named_names};
     end
   end
-  always @(posedge links_gated_clk) begin
-    if (done[4] | links_gated_rst) begin
+  always @(posedge words_clk) begin
+    if (done[4] | words_rst) begin
       global_waiting <= 9'h0;
     end else begin
       if (queued[4]) global_waiting <= {named, named_names};
     end
   end
-  always @(posedge links_gated_clk) begin
-    if (done[3] | links_gated_rst) begin
+  always @(posedge words_clk) begin
+    if (done[3] | words_rst) begin
       west_waiting <= 9'h0;
     end else begin
       if (queued[3]) west_waiting <= {named, named_names};
     end
   end
-  always @(posedge links_gated_clk) begin
-    if (done[2] | links_gated_rst) begin
+  always @(posedge words_clk) begin
+    if (done[2] | words_rst) begin
       south_waiting <= 9'h0;
     end else begin
       if (queued[2]) south_waiting <= {named, named_names};
     end
   end
-  always @(posedge links_gated_clk) begin
-    if (done[1] | links_gated_rst) begin
+  always @(posedge words_clk) begin
+    if (done[1] | words_rst) begin
       east_waiting <= 9'h0;
     end else begin
       if (queued[1]) east_waiting <= {named, named_names};
     end
   end
-  always @(posedge links_gated_clk) begin
-    if (done[0] | links_gated_rst) begin
+  always @(posedge words_clk) begin
+    if (done[0] | words_rst) begin
       north_waiting <= 9'h0;
     end else begin
       if (queued[0]) north_waiting <= {named, named_names};
@@ -355,7 +353,7 @@ module \neuflow_fifo_tile.tap  (
   wire all_ready, o__valid_13;
   assign o__valid = local__0__valid;
   assign local__0__valid = o__valid_13 & all_ready;
-  assign awake = local__0__valid | i__valid & i__ready;
+  assign awake = i__valid & i__ready | local__0__valid;
   assign all_ready = local__0__ready & o__ready;
   neuflow_slice #(.WIDTH(49)) slice (
     .clk(links_gated_clk), .i__payload(i__payload), .i__ready(i__ready), .i__valid(i__valid),

@@ -44,7 +44,7 @@ module neuflow_lines (
   assign n5 = source__1 == 1'h1;
   assign n6 = dest__1[1:0] & ~done1;
   always @(posedge clk) begin
-    if (i__1__ready | rst) begin
+    if (rst | i__1__ready) begin
       done1 <= 2'h0;
     end else begin
       done1 <= done1 | offered1 & {o__1__ready, o__0__ready};

@@ -41,13 +41,13 @@ module neuflow_mapper (
   reg [66:0] s4_segment_0 = 67'h0, s4_segment_1 = 67'h0;
   reg [6:0] s2_above_0 = 7'h0, s2_above_1 = 7'h0;
   wire n15, n16, n17, accept, awake_39, en, i__ready_25, moves, o__valid_27;
-  wire [11:10] s0_tail;
+  wire [1:0] s0_tail_negative;
   wire [550:0] o__payload_35;
   assign i__ready = en & o__valid_27 & n17;
-  assign s0_tail[10] = $signed(i__payload[15:0]) < $signed(1'h0) & o__payload_35[0];
-  assign s0_tail[11] = $signed(i__payload[31:16]) < $signed(1'h0) & o__payload_35[0];
+  assign s0_tail_negative[0] = $signed(i__payload[15:0]) < $signed(1'h0) & o__payload_35[0];
+  assign s0_tail_negative[1] = $signed(i__payload[31:16]) < $signed(1'h0) & o__payload_35[0];
   assign active = o__valid & o__ready;
-  assign awake = n15 | awake_39 | active | n16;
+  assign awake = awake_39 | active | n15 | n16;
   assign moves = en & inside_2;
   assign accept = en & i__valid & o__valid_27 & n17;
   assign n15 = accept | closing | en & (inside_2 | |valid);
@@ -178,11 +178,11 @@ module neuflow_mapper (
       s1_x <= {n12 + ({i__payload[31], i__payload[31:16]} ^ {17{n12}}), n13 + ({i__payload[15],
         i__payload[15:0]} ^ {17{n13}})};
       power <= 1'h1 << o__payload_35[13:9];
-      s1_tail <= {s0_tail, o__payload_35[2], o__payload_35[8:3], i__payload[34:32]};
+      s1_tail <= {s0_tail_negative, o__payload_35[2], o__payload_35[8:3], i__payload[34:32]};
     end
   end
   always @(posedge clk) begin
-    if (|{rst, n15, awake_39, active}) begin
+    if (|{rst, awake_39, active, n15}) begin
       settling <= 2'h2;
     end else begin
       if (n16) settling <= settling - 1'h1;
@@ -200,7 +200,7 @@ module neuflow_mapper (
     end
   end
   always @(posedge clk) begin
-    if (o__ready_29 | rst) begin
+    if (rst | o__ready_29) begin
       closing <= 1'h0;
     end else begin
       if (accept & i__payload[34]) closing <= 1'h1;
@@ -224,18 +224,20 @@ module \neuflow_mapper.config  (
   reg came = 1'h0, full = 1'h0, last = 1'h0, match = 1'h0;
   reg [31:0] word = 32'h0;
   reg [575:0] words = 576'h0;
-  wire n2, n1, mine, move;
+  wire n3, n2, n1, mine, move;
   assign bus__ready = ~n1;
-  assign awake = bus__ready & (bus__valid | mine) | move | o__valid & o__ready;
+  assign awake = bus__ready & (bus__valid & n3 | mine) | move | o__valid & o__ready;
   assign move = full & (~o__valid | o__ready);
   assign n1 = mine & full;
   assign n2 = mine & ~full;
+  assign n3 = bus__payload[3:0] == 3'h6 & bus__payload[7:4] == sub & |(bus__payload[15:8] &
+    columns);
   assign mine = came & match;
   always @(posedge clk) begin
     if (rst) begin
       o__valid <= 1'h0; came <= 1'h0; full <= 1'h0;
     end else begin
-      if (move | o__ready) o__valid <= move;
+      if (o__ready | move) o__valid <= move;
       if (!(n1)) came <= bus__valid;
       full <= n2 ? last : full & ~move;
     end
@@ -244,8 +246,7 @@ module \neuflow_mapper.config  (
     if (move) held <= words[550:0];
     if (n2) words <= {word, words[575:32]};
     if (!(n1)) begin
-      match <= bus__payload[3:0] == 3'h6 & bus__payload[7:4] == sub & |(bus__payload[15:8] &
-        columns);
+      match <= n3;
       last <= bus__payload[48];
       word <= bus__payload[47:16];
     end

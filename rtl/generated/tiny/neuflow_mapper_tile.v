@@ -57,18 +57,19 @@ module neuflow_mapper_tile (
       .bus__valid(bus__valid), .columns(columns), .east_in__payload(east_in__payload),
       .east_in__valid(east_in__valid), .east_out__payload(east_out__payload),
       .east_out__valid(east_out__valid), .global_out__payload(global_out__payload),
-      .global_out__valid(global_out__valid), .links_gated_clk(links_clk), .links_gated_rst(rst),
+      .global_out__valid(global_out__valid), .links_gated_clk(links_clk),
       .local0_in__payload(local0_in__payload), .local0_in__valid(local0_in__valid),
       .local0_out__payload(i__payload_90), .local0_out__valid(i__valid_94),
       .north_in__payload(north_in__payload), .north_in__valid(north_in__valid),
       .north_out__payload(north_out__payload), .north_out__valid(north_out__valid),
-      .o__ready_47(north_out__ready), .o__ready_58(east_out__ready), .o__ready_68(south_out__ready),
-      .o__ready_78(west_out__ready), .o__ready_88(global_out__ready), .o__ready_98(i__ready_93),
-      .south_in__payload(south_in__payload), .south_in__valid(south_in__valid),
-      .south_out__payload(south_out__payload), .south_out__valid(south_out__valid), .sub(row),
-      .takes({local0_in__ready, west_in__ready, south_in__ready, east_in__ready, north_in__ready}),
-      .west_in__payload(west_in__payload), .west_in__valid(west_in__valid),
-      .west_out__payload(west_out__payload), .west_out__valid(west_out__valid));
+      .o__ready_100(i__ready_93), .o__ready_54(north_out__ready), .o__ready_64(east_out__ready),
+      .o__ready_73(south_out__ready), .o__ready_82(west_out__ready),
+      .o__ready_91(global_out__ready), .south_in__payload(south_in__payload),
+      .south_in__valid(south_in__valid), .south_out__payload(south_out__payload),
+      .south_out__valid(south_out__valid), .sub(row), .takes({local0_in__ready, west_in__ready,
+      south_in__ready, east_in__ready, north_in__ready}), .west_in__payload(west_in__payload),
+      .west_in__valid(west_in__valid), .west_out__payload(west_out__payload),
+      .west_out__valid(west_out__valid), .words_rst(rst));
   \neuflow_mapper_tile.tap  tap (
     .awake(awake), .i__payload(config_in__payload), .i__ready(config_in__ready),
       .i__valid(config_in__valid), .links_gated_clk(links_clk), .links_gated_rst(rst),
@@ -88,11 +89,11 @@ module \neuflow_mapper_tile.router  (
   input wire south_in__valid,
   input wire [34:0] west_in__payload,
   input wire west_in__valid,
-  input wire o__ready_47,
-  input wire o__ready_58,
-  input wire o__ready_68,
-  input wire o__ready_78,
-  input wire o__ready_88,
+  input wire o__ready_54,
+  input wire o__ready_64,
+  input wire o__ready_73,
+  input wire o__ready_82,
+  input wire o__ready_91,
   input wire links_gated_clk,
   input wire bus__valid,
   input wire [48:0] bus__payload,
@@ -111,190 +112,190 @@ module \neuflow_mapper_tile.router  (
   output wire global_out__valid,
   output wire [34:0] local0_out__payload,
   output wire local0_out__valid,
-  input wire o__ready_98,
+  input wire o__ready_100,
   input wire [34:0] local0_in__payload,
   input wire local0_in__valid,
-  input wire links_gated_rst
+  input wire words_rst
 );
   reg o__ready = 1'h0;
-  reg [2:0] settling = 3'h4;
   reg [4:0] armed = 5'h0, ended = 5'h0;
   reg [5:0] done = 6'h0, east_peers = 6'h3f, held = 6'h0, local0_peers = 6'h3f, north_peers = 6'h3f,
     south_peers = 6'h3f, waits = 6'h0, west_peers = 6'h3f;
   reg [7:0] east_current = 8'h0, east_waiting = 8'h0, global_current = 8'h0, global_waiting = 8'h0,
     local0_current = 8'h0, local0_waiting = 8'h0, north_current = 8'h0, north_waiting = 8'h0,
     south_current = 8'h0, south_waiting = 8'h0, west_current = 8'h0, west_waiting = 8'h0;
-  wire n9, n7, n5, n6, n4, n3, n2, n1, i__payload_known, i__ready_102, i__ready_51, i__ready_62,
-    i__ready_72, i__ready_82, i__ready_92, i__valid_104, i__valid_54, i__valid_64, i__valid_74,
-    i__valid_84, i__valid_94, o__valid_107;
+  wire n3, n1, i__payload_known, i__ready_104, i__ready_58, i__ready_68, i__ready_77, i__ready_86,
+    i__ready_95, i__valid, i__valid_105, i__valid_60, i__valid_69, i__valid_78, i__valid_87,
+    i__valid_96, o__valid_108, words_clk;
   wire [15:3] o__payload;
   wire [2:0] i__payload;
-  wire [34:0] i__payload_105, i__payload_55, i__payload_65, i__payload_75, i__payload_85,
-    i__payload_95;
-  wire [4:0] last, moves, named_names;
-  wire [5:0] n8, n10, direct, i__payload_target, queued;
+  wire [34:0] i__payload_106, i__payload_61, i__payload_70, i__payload_79, i__payload_88,
+    i__payload_97;
+  wire [4:0] incomplete, last, moves, named_names;
+  wire [5:0] n2, n4, direct, i__payload_target, queued;
   wire [7:5] named;
   assign i__payload[0] = 4'ha >> bus__payload[23:20];
   assign i__payload[1] = 4'hc >> bus__payload[23:20];
   assign i__payload[2] = 6'h20 >> bus__payload[23:20];
-  assign takes = armed & ~{|(local0_peers & n10), |(west_peers & n10), |(south_peers & n10),
-    |(east_peers & n10), |(north_peers & n10)};
-  assign awake = |{n1, o__valid_107, n2, n3, n4, n5, bus__valid, moves, n6} | n7;
-  assign i__payload_65 = east_current[7] ? local0_in__payload : east_current[6] ? (east_current[5] ?
+  assign incomplete[0] = |(north_peers & ~{local0_current[0], global_current[0], west_current[0],
+    south_current[0], east_current[0], north_current[0]});
+  assign incomplete[1] = |(east_peers & ~{local0_current[1], global_current[1], west_current[1],
+    south_current[1], east_current[1], north_current[1]});
+  assign incomplete[2] = |(south_peers & ~{local0_current[2], global_current[2], west_current[2],
+    south_current[2], east_current[2], north_current[2]});
+  assign incomplete[3] = |(west_peers & ~{local0_current[3], global_current[3], west_current[3],
+    south_current[3], east_current[3], north_current[3]});
+  assign incomplete[4] = |(local0_peers & ~{local0_current[4], global_current[4], west_current[4],
+    south_current[4], east_current[4], north_current[4]});
+  assign takes = armed & ~{|(local0_peers & n4), |(west_peers & n4), |(south_peers & n4),
+    |(east_peers & n4), |(north_peers & n4)};
+  assign awake = |moves | |{south_out__valid & o__ready_73, global_out__valid & o__ready_91,
+    west_out__valid & o__ready_82, east_out__valid & o__ready_64, north_out__valid & o__ready_54,
+    local0_out__valid & o__ready_100} | n1 | |ended | |(~(armed ^ incomplete));
+  assign i__payload_70 = east_current[7] ? local0_in__payload : east_current[6] ? (east_current[5] ?
     west_in__payload : south_in__payload) : east_current[5] ? east_in__payload : north_in__payload;
-  assign i__valid_64 = |(east_current[4:0] & moves);
-  assign i__payload_95 = global_current[7] ? local0_in__payload : global_current[6] ?
+  assign i__valid_69 = |(east_current[4:0] & moves);
+  assign i__payload_97 = global_current[7] ? local0_in__payload : global_current[6] ?
     (global_current[5] ? west_in__payload : south_in__payload) : global_current[5] ?
     east_in__payload : north_in__payload;
-  assign i__valid_94 = |(global_current[4:0] & moves);
-  assign i__payload_105 = local0_current[7] ? local0_in__payload : local0_current[6] ?
+  assign i__valid_96 = |(global_current[4:0] & moves);
+  assign i__payload_106 = local0_current[7] ? local0_in__payload : local0_current[6] ?
     (local0_current[5] ? west_in__payload : south_in__payload) : local0_current[5] ?
     east_in__payload : north_in__payload;
-  assign i__valid_104 = |(local0_current[4:0] & moves);
-  assign i__payload_55 = north_current[7] ? local0_in__payload : north_current[6] ?
+  assign i__valid_105 = |(local0_current[4:0] & moves);
+  assign i__payload_61 = north_current[7] ? local0_in__payload : north_current[6] ?
     (north_current[5] ? west_in__payload : south_in__payload) : north_current[5] ? east_in__payload
     : north_in__payload;
-  assign i__valid_54 = |(north_current[4:0] & moves);
-  assign i__payload_75 = south_current[7] ? local0_in__payload : south_current[6] ?
+  assign i__valid_60 = |(north_current[4:0] & moves);
+  assign i__payload_79 = south_current[7] ? local0_in__payload : south_current[6] ?
     (south_current[5] ? west_in__payload : south_in__payload) : south_current[5] ? east_in__payload
     : north_in__payload;
-  assign i__valid_74 = |(south_current[4:0] & moves);
-  assign i__payload_85 = west_current[7] ? local0_in__payload : west_current[6] ? (west_current[5] ?
+  assign i__valid_78 = |(south_current[4:0] & moves);
+  assign i__payload_88 = west_current[7] ? local0_in__payload : west_current[6] ? (west_current[5] ?
     west_in__payload : south_in__payload) : west_current[5] ? east_in__payload : north_in__payload;
-  assign i__valid_84 = |(west_current[4:0] & moves);
+  assign i__valid_87 = |(west_current[4:0] & moves);
   assign i__payload_target = i__payload_known ? 1'h1 << bus__payload[19:16] : 6'h0;
   assign i__payload_known = 6'h2f >> bus__payload[23:20];
-  assign n1 = local0_out__valid & o__ready_98;
-  assign n2 = global_out__valid & o__ready_88;
-  assign n3 = west_out__valid & o__ready_78;
-  assign n4 = south_out__valid & o__ready_68;
-  assign n5 = north_out__valid & o__ready_47;
-  assign moves = takes & {local0_in__valid, west_in__valid, south_in__valid, east_in__valid,
-    north_in__valid};
-  assign n6 = east_out__valid & o__ready_58;
-  assign n7 = |settling;
+  assign i__valid = bus__valid & bus__payload[3:0] == 3'h7 & bus__payload[7:4] == sub &
+    |(bus__payload[15:8] & columns);
+  assign n1 = i__valid | o__valid_108 | o__ready | |done;
   assign last = moves & {local0_in__payload[34], west_in__payload[34], south_in__payload[34],
     east_in__payload[34], north_in__payload[34]};
-  assign n8 = ~done;
-  assign queued = o__ready ? o__payload[9:4] & held & n8 : 6'h0;
-  assign direct = o__ready ? o__payload[9:4] & (~held | done) : 6'h0;
   assign named_names = 1'h1 << named;
-  assign n9 = |o__payload[9:4];
-  assign n10 = ~{i__ready_102, i__ready_92, i__ready_82, i__ready_72, i__ready_62, i__ready_51};
+  assign queued = o__ready ? o__payload[9:4] & held & n2 : 6'h0;
+  assign direct = o__ready ? o__payload[9:4] & (~held | done) : 6'h0;
+  assign n2 = ~done;
+  assign n3 = |o__payload[9:4];
+  assign n4 = ~{i__ready_104, i__ready_95, i__ready_86, i__ready_77, i__ready_68, i__ready_58};
+  assign moves = takes & {local0_in__valid, west_in__valid, south_in__valid, east_in__valid,
+    north_in__valid};
   neuflow_slice #(.WIDTH(35)) east_slice (
-    .clk(links_gated_clk), .i__payload(i__payload_65), .i__ready(i__ready_62),
-      .i__valid(i__valid_64), .o__payload(east_out__payload), .o__ready(o__ready_58),
-      .o__valid(east_out__valid), .rst(links_gated_rst));
+    .clk(links_gated_clk), .i__payload(i__payload_70), .i__ready(i__ready_68),
+      .i__valid(i__valid_69), .o__payload(east_out__payload), .o__ready(o__ready_64),
+      .o__valid(east_out__valid), .rst(words_rst));
   neuflow_slice #(.WIDTH(35)) global_slice (
-    .clk(links_gated_clk), .i__payload(i__payload_95), .i__ready(i__ready_92),
-      .i__valid(i__valid_94), .o__payload(global_out__payload), .o__ready(o__ready_88),
-      .o__valid(global_out__valid), .rst(links_gated_rst));
+    .clk(links_gated_clk), .i__payload(i__payload_97), .i__ready(i__ready_95),
+      .i__valid(i__valid_96), .o__payload(global_out__payload), .o__ready(o__ready_91),
+      .o__valid(global_out__valid), .rst(words_rst));
   neuflow_slice #(.WIDTH(35)) local0_slice (
-    .clk(links_gated_clk), .i__payload(i__payload_105), .i__ready(i__ready_102),
-      .i__valid(i__valid_104), .o__payload(local0_out__payload), .o__ready(o__ready_98),
-      .o__valid(local0_out__valid), .rst(links_gated_rst));
+    .clk(links_gated_clk), .i__payload(i__payload_106), .i__ready(i__ready_104),
+      .i__valid(i__valid_105), .o__payload(local0_out__payload), .o__ready(o__ready_100),
+      .o__valid(local0_out__valid), .rst(words_rst));
   neuflow_slice #(.WIDTH(35)) north_slice (
-    .clk(links_gated_clk), .i__payload(i__payload_55), .i__ready(i__ready_51),
-      .i__valid(i__valid_54), .o__payload(north_out__payload), .o__ready(o__ready_47),
-      .o__valid(north_out__valid), .rst(links_gated_rst));
+    .clk(links_gated_clk), .i__payload(i__payload_61), .i__ready(i__ready_58),
+      .i__valid(i__valid_60), .o__payload(north_out__payload), .o__ready(o__ready_54),
+      .o__valid(north_out__valid), .rst(words_rst));
   neuflow_slice #(.WIDTH(35)) south_slice (
-    .clk(links_gated_clk), .i__payload(i__payload_75), .i__ready(i__ready_72),
-      .i__valid(i__valid_74), .o__payload(south_out__payload), .o__ready(o__ready_68),
-      .o__valid(south_out__valid), .rst(links_gated_rst));
+    .clk(links_gated_clk), .i__payload(i__payload_79), .i__ready(i__ready_77),
+      .i__valid(i__valid_78), .o__payload(south_out__payload), .o__ready(o__ready_73),
+      .o__valid(south_out__valid), .rst(words_rst));
   neuflow_slice #(.WIDTH(35)) west_slice (
-    .clk(links_gated_clk), .i__payload(i__payload_85), .i__ready(i__ready_82),
-      .i__valid(i__valid_84), .o__payload(west_out__payload), .o__ready(o__ready_78),
-      .o__valid(west_out__valid), .rst(links_gated_rst));
+    .clk(links_gated_clk), .i__payload(i__payload_88), .i__ready(i__ready_86),
+      .i__valid(i__valid_87), .o__payload(west_out__payload), .o__ready(o__ready_82),
+      .o__valid(west_out__valid), .rst(words_rst));
   neuflow_slice #(.WIDTH(16)) words (
-    .clk(links_gated_clk), .i__payload({bus__payload[29:24] | i__payload_target, i__payload_target,
-      i__payload_known, i__payload}), .i__ready(bus__ready), .i__valid(bus__valid &
-      bus__payload[3:0] == 3'h7 & bus__payload[7:4] == sub & |(bus__payload[15:8] & columns)),
-      .o__payload({o__payload, named}), .o__ready(o__ready), .o__valid(o__valid_107),
-      .rst(links_gated_rst));
+    .clk(words_clk), .i__payload({bus__payload[29:24] | i__payload_target, i__payload_target,
+      i__payload_known, i__payload}), .i__ready(bus__ready), .i__valid(i__valid),
+      .o__payload({o__payload, named}), .o__ready(o__ready), .o__valid(o__valid_108),
+      .rst(words_rst));
+  neuflow_clock_gate words_gate (
+    .awake(n1), .clk(links_gated_clk), .gated(words_clk), .rst(words_rst));
   always @(posedge links_gated_clk) begin
-    if (|{n1, o__valid_107, n2, n3, n4, n5, links_gated_rst, bus__valid, moves, n6}) begin
-      settling <= 3'h4;
+    if (words_rst) begin
+      done <= 6'h0; armed <= 5'h0; ended <= 5'h0;
     end else begin
-      if (n7) settling <= settling - 1'h1;
+      done <= {i__valid_105 & i__payload_106[34], i__valid_96 & i__payload_97[34], i__valid_87 &
+        i__payload_88[34], i__valid_78 & i__payload_79[34], i__valid_69 & i__payload_70[34],
+        i__valid_60 & i__payload_61[34]};
+      armed <= ~(incomplete | last | ended);
+      ended <= last;
     end
   end
-  always @(posedge links_gated_clk) begin
-    if (links_gated_rst) begin
-      done <= 6'h0; armed <= 5'h0; ended <= 5'h0; waits <= 6'h0; held <= 6'h0; o__ready <= 1'h0;
-        local0_current <= 8'h0; global_current <= 8'h0; west_current <= 8'h0; south_current <= 8'h0;
-        east_current <= 8'h0; north_current <= 8'h0; local0_peers <= 6'h3f; west_peers <= 6'h3f;
-        south_peers <= 6'h3f; east_peers <= 6'h3f; north_peers <= 6'h3f;
+  always @(posedge words_clk) begin
+    if (words_rst | done[5]) begin
+      local0_waiting <= 8'h0;
     end else begin
-      done <= {i__valid_104 & i__payload_105[34], i__valid_94 & i__payload_95[34], i__valid_84 &
-        i__payload_85[34], i__valid_74 & i__payload_75[34], i__valid_64 & i__payload_65[34],
-        i__valid_54 & i__payload_55[34]};
-      armed <= ~({|(local0_peers & ~{local0_current[4], global_current[4], west_current[4],
-        south_current[4], east_current[4], north_current[4]}), |(west_peers & ~{local0_current[3],
-        global_current[3], west_current[3], south_current[3], east_current[3], north_current[3]}),
-        |(south_peers & ~{local0_current[2], global_current[2], west_current[2], south_current[2],
-        east_current[2], north_current[2]}), |(east_peers & ~{local0_current[1], global_current[1],
-        west_current[1], south_current[1], east_current[1], north_current[1]}), |(north_peers &
-        ~{local0_current[0], global_current[0], west_current[0], south_current[0], east_current[0],
-        north_current[0]})} | last | ended);
-      ended <= last;
-      waits <= waits & n8 | queued;
-      held <= held & n8 | waits & done | direct;
-      o__ready <= o__valid_107 & ~o__ready & ~(o__payload[3] & |(named_names & (north_current[4:0] |
-        east_current[4:0] | south_current[4:0] | west_current[4:0] | global_current[4:0] |
-        local0_current[4:0] | north_waiting[4:0] | east_waiting[4:0] | south_waiting[4:0] |
-        west_waiting[4:0] | global_waiting[4:0] | local0_waiting[4:0])) & o__payload[15:10] !=
-        (named[7] ? local0_peers : named[6] ? (named[5] ? west_peers : south_peers) : named[5] ?
-        east_peers : north_peers)) & ~(|(o__payload[9:4] & waits));
+      if (queued[5]) local0_waiting <= {named, named_names};
+    end
+  end
+  always @(posedge words_clk) begin
+    if (words_rst) begin
+      local0_current <= 8'h0; global_current <= 8'h0; west_current <= 8'h0; south_current <= 8'h0;
+        east_current <= 8'h0; north_current <= 8'h0; waits <= 6'h0; held <= 6'h0; o__ready <= 1'h0;
+        local0_peers <= 6'h3f; west_peers <= 6'h3f; south_peers <= 6'h3f; east_peers <= 6'h3f;
+        north_peers <= 6'h3f;
+    end else begin
       if (direct[5] | done[5]) local0_current <= direct[5] ? {named, named_names} : local0_waiting;
       if (direct[4] | done[4]) global_current <= direct[4] ? {named, named_names} : global_waiting;
       if (direct[3] | done[3]) west_current <= direct[3] ? {named, named_names} : west_waiting;
       if (direct[2] | done[2]) south_current <= direct[2] ? {named, named_names} : south_waiting;
       if (direct[1] | done[1]) east_current <= direct[1] ? {named, named_names} : east_waiting;
       if (direct[0] | done[0]) north_current <= direct[0] ? {named, named_names} : north_waiting;
-      if (o__ready & named_names[4] & n9) local0_peers <= o__payload[15:10];
-      if (o__ready & named_names[3] & n9) west_peers <= o__payload[15:10];
-      if (o__ready & named_names[2] & n9) south_peers <= o__payload[15:10];
-      if (o__ready & named_names[1] & n9) east_peers <= o__payload[15:10];
-      if (o__ready & named_names[0] & n9) north_peers <= o__payload[15:10];
+      waits <= waits & n2 | queued;
+      held <= held & n2 | waits & done | direct;
+      o__ready <= o__valid_108 & ~o__ready & ~(o__payload[3] & |(named_names & (north_current[4:0] |
+        east_current[4:0] | south_current[4:0] | west_current[4:0] | global_current[4:0] |
+        local0_current[4:0] | north_waiting[4:0] | east_waiting[4:0] | south_waiting[4:0] |
+        west_waiting[4:0] | global_waiting[4:0] | local0_waiting[4:0])) & o__payload[15:10] !=
+        (named[7] ? local0_peers : named[6] ? (named[5] ? west_peers : south_peers) : named[5] ?
+        east_peers : north_peers)) & ~(|(o__payload[9:4] & waits));
+      if (o__ready & named_names[4] & n3) local0_peers <= o__payload[15:10];
+      if (o__ready & named_names[3] & n3) west_peers <= o__payload[15:10];
+      if (o__ready & named_names[2] & n3) south_peers <= o__payload[15:10];
+      if (o__ready & named_names[1] & n3) east_peers <= o__payload[15:10];
+      if (o__ready & named_names[0] & n3) north_peers <= o__payload[15:10];
     end
   end
-  always @(posedge links_gated_clk) begin
-    if (done[5] | links_gated_rst) begin
-      local0_waiting <= 8'h0;
-    end else begin
-      if (queued[5]) local0_waiting <= {named, named_names};
-    end
-  end
-  always @(posedge links_gated_clk) begin
-    if (done[4] | links_gated_rst) begin
+  always @(posedge words_clk) begin
+    if (words_rst | done[4]) begin
       global_waiting <= 8'h0;
     end else begin
       if (queued[4]) global_waiting <= {named, named_names};
     end
   end
-  always @(posedge links_gated_clk) begin
-    if (done[3] | links_gated_rst) begin
+  always @(posedge words_clk) begin
+    if (words_rst | done[3]) begin
       west_waiting <= 8'h0;
     end else begin
       if (queued[3]) west_waiting <= {named, named_names};
     end
   end
-  always @(posedge links_gated_clk) begin
-    if (done[2] | links_gated_rst) begin
+  always @(posedge words_clk) begin
+    if (words_rst | done[2]) begin
       south_waiting <= 8'h0;
     end else begin
       if (queued[2]) south_waiting <= {named, named_names};
     end
   end
-  always @(posedge links_gated_clk) begin
-    if (done[1] | links_gated_rst) begin
+  always @(posedge words_clk) begin
+    if (words_rst | done[1]) begin
       east_waiting <= 8'h0;
     end else begin
       if (queued[1]) east_waiting <= {named, named_names};
     end
   end
-  always @(posedge links_gated_clk) begin
-    if (done[0] | links_gated_rst) begin
+  always @(posedge words_clk) begin
+    if (words_rst | done[0]) begin
       north_waiting <= 8'h0;
     end else begin
       if (queued[0]) north_waiting <= {named, named_names};
@@ -321,8 +322,8 @@ module \neuflow_mapper_tile.tap  (
   assign local__1__valid = local__0__valid;
   assign o__valid = local__0__valid;
   assign local__0__valid = o__valid_14 & all_ready;
-  assign awake = local__0__valid | i__valid & i__ready;
-  assign all_ready = local__0__ready & o__ready & local__1__ready;
+  assign awake = i__valid & i__ready | local__0__valid;
+  assign all_ready = o__ready & local__1__ready & local__0__ready;
   neuflow_slice #(.WIDTH(49)) slice (
     .clk(links_gated_clk), .i__payload(i__payload), .i__ready(i__ready), .i__valid(i__valid),
       .o__payload(o__payload), .o__ready(all_ready), .o__valid(o__valid_14), .rst(links_gated_rst));

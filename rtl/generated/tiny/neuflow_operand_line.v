@@ -20,7 +20,7 @@ module neuflow_operand_line (
   wire n1, i__ready_26, i__ready_32, o__ready_25, o__valid_24;
   wire [34:0] i__payload_20;
   assign active = o__valid_24 & o__ready_25;
-  assign awake = |{o__0__valid & o__0__ready, active, n1, o__1__valid & o__1__ready};
+  assign awake = |{o__0__valid & o__0__ready, n1, o__1__valid & o__1__ready, active};
   assign o__ready_25 = dest ? i__ready_32 : dest ? 1'h0 : i__ready_26;
   assign n1 = i__valid & i__ready;
   \neuflow_operand_line.narrow  narrow (
@@ -60,7 +60,7 @@ module \neuflow_operand_line.narrow  (
   assign o__valid = |left;
   assign i__ready = !left | final_2 & o__ready;
   assign n1 = i__valid & i__ready;
-  assign n2 = o__valid & o__ready | n1;
+  assign n2 = n1 | o__valid & o__ready;
   assign final_2 = left <= 2'h2;
   always @(posedge clk) begin
     if (n1) last <= i__payload[67];

@@ -76,7 +76,7 @@ module neuflow_operator_tile (
       .east_in__valid(east_in__valid), .east_out__payload(east_out__payload),
       .east_out__valid(east_out__valid), .global_in__payload(global_in__payload),
       .global_in__valid(global_in__valid), .global_out__payload(global_out__payload),
-      .global_out__valid(global_out__valid), .links_gated_clk(links_clk), .links_gated_rst(rst),
+      .global_out__valid(global_out__valid), .links_gated_clk(links_clk),
       .local0_in__payload(local0_in__payload), .local0_in__valid(local0_in__valid),
       .local0_out__payload(a__payload), .local0_out__valid(a__valid),
       .local1_in__payload(local1_in__payload), .local1_in__valid(local1_in__valid),
@@ -87,15 +87,15 @@ module neuflow_operator_tile (
       .local4_out__payload(i__payload_137), .local4_out__valid(i__valid_141),
       .north_in__payload(north_in__payload), .north_in__valid(north_in__valid),
       .north_out__payload(north_out__payload), .north_out__valid(north_out__valid),
-      .o__ready_100(global_out__ready), .o__ready_110(a__ready), .o__ready_120(b__ready),
-      .o__ready_130(a__ready_128), .o__ready_140(b__ready_134), .o__ready_150(i__ready_140),
-      .o__ready_59(north_out__ready), .o__ready_70(east_out__ready), .o__ready_80(south_out__ready),
-      .o__ready_90(west_out__ready), .south_in__payload(south_in__payload),
+      .o__ready_107(global_out__ready), .o__ready_116(a__ready), .o__ready_125(b__ready),
+      .o__ready_134(a__ready_128), .o__ready_143(b__ready_134), .o__ready_152(i__ready_140),
+      .o__ready_70(north_out__ready), .o__ready_80(east_out__ready), .o__ready_89(south_out__ready),
+      .o__ready_98(west_out__ready), .south_in__payload(south_in__payload),
       .south_in__valid(south_in__valid), .south_out__payload(south_out__payload),
       .south_out__valid(south_out__valid), .sub(row), .takes({local2_in__ready, local1_in__ready,
       local0_in__ready, global_in__ready, west_in__ready, south_in__ready, east_in__ready,
       north_in__ready}), .west_in__payload(west_in__payload), .west_in__valid(west_in__valid),
-      .west_out__payload(west_out__payload), .west_out__valid(west_out__valid));
+      .west_out__payload(west_out__payload), .west_out__valid(west_out__valid), .words_rst(rst));
   \neuflow_operator_tile.tap  tap (
     .awake(awake), .i__payload(config_in__payload), .i__ready(config_in__ready),
       .i__valid(config_in__valid), .links_gated_clk(links_clk), .links_gated_rst(rst),
@@ -124,13 +124,13 @@ module \neuflow_operator_tile.router  (
   input wire south_in__valid,
   input wire [34:0] west_in__payload,
   input wire west_in__valid,
-  input wire o__ready_59,
   input wire o__ready_70,
   input wire o__ready_80,
-  input wire o__ready_90,
+  input wire o__ready_89,
+  input wire o__ready_98,
   input wire [34:0] global_in__payload,
   input wire global_in__valid,
-  input wire o__ready_100,
+  input wire o__ready_107,
   input wire links_gated_clk,
   input wire bus__valid,
   input wire [48:0] bus__payload,
@@ -157,18 +157,18 @@ module \neuflow_operator_tile.router  (
   output wire local3_out__valid,
   output wire [34:0] local4_out__payload,
   output wire local4_out__valid,
-  input wire o__ready_110,
-  input wire o__ready_120,
+  input wire o__ready_116,
+  input wire o__ready_125,
   input wire [34:0] local0_in__payload,
   input wire local0_in__valid,
-  input wire o__ready_130,
-  input wire o__ready_140,
+  input wire o__ready_134,
+  input wire o__ready_143,
   input wire [34:0] local1_in__payload,
   input wire local1_in__valid,
-  input wire o__ready_150,
+  input wire o__ready_152,
   input wire [34:0] local2_in__payload,
   input wire local2_in__valid,
-  input wire links_gated_rst
+  input wire words_rst
 );
   reg o__ready = 1'h0;
   reg [10:0] east_current = 11'h0, east_waiting = 11'h0, global_current = 11'h0, global_waiting =
@@ -176,204 +176,198 @@ module \neuflow_operator_tile.router  (
     11'h0, local2_current = 11'h0, local2_waiting = 11'h0, local3_current = 11'h0, local3_waiting =
     11'h0, local4_current = 11'h0, local4_waiting = 11'h0, north_current = 11'h0, north_waiting =
     11'h0, south_current = 11'h0, south_waiting = 11'h0, west_current = 11'h0, west_waiting = 11'h0;
-  reg [2:0] settling = 3'h4;
   reg [7:0] armed = 8'h0, ended = 8'h0;
   reg [9:0] done = 10'h0, east_peers = 10'h3ff, global_peers = 10'h3ff, held = 10'h0, local0_peers =
     10'h3ff, local1_peers = 10'h3ff, local2_peers = 10'h3ff, north_peers = 10'h3ff, south_peers =
     10'h3ff, waits = 10'h0, west_peers = 10'h3ff;
-  wire n1, n2, n10, n6, n4, n8, n7, n5, n9, n3, n11, n13, i__payload_known, i__ready_104,
-    i__ready_114, i__ready_124, i__ready_134, i__ready_144, i__ready_154, i__ready_63, i__ready_74,
-    i__ready_84, i__ready_94, i__valid_106, i__valid_116, i__valid_126, i__valid_136, i__valid_146,
-    i__valid_156, i__valid_66, i__valid_76, i__valid_86, i__valid_96, o__valid_159;
+  wire n1, n3, i__payload_known, i__ready_102, i__ready_111, i__ready_120, i__ready_129,
+    i__ready_138, i__ready_147, i__ready_156, i__ready_74, i__ready_84, i__ready_93, i__valid,
+    i__valid_103, i__valid_112, i__valid_121, i__valid_130, i__valid_139, i__valid_148,
+    i__valid_157, i__valid_76, i__valid_85, i__valid_94, o__valid_160, words_clk;
   wire [10:8] named;
   wire [23:3] o__payload;
   wire [2:0] i__payload;
-  wire [34:0] i__payload_107, i__payload_117, i__payload_127, i__payload_137, i__payload_147,
-    i__payload_157, i__payload_67, i__payload_77, i__payload_87, i__payload_97;
-  wire [7:0] last, moves, named_names;
-  wire [9:0] n12, n14, direct, i__payload_target, queued;
+  wire [34:0] i__payload_104, i__payload_113, i__payload_122, i__payload_131, i__payload_140,
+    i__payload_149, i__payload_158, i__payload_77, i__payload_86, i__payload_95;
+  wire [7:0] incomplete, last, moves, named_names;
+  wire [9:0] n2, n4, direct, i__payload_target, queued;
   assign i__payload[0] = 8'haa >> bus__payload[23:20];
   assign i__payload[1] = 8'hcc >> bus__payload[23:20];
   assign i__payload[2] = 8'hf0 >> bus__payload[23:20];
-  assign takes = armed & ~{|(local2_peers & n14), |(local1_peers & n14), |(local0_peers & n14),
-    |(global_peers & n14), |(west_peers & n14), |(south_peers & n14), |(east_peers & n14),
-    |(north_peers & n14)};
-  assign awake = |{n1, n2, n3, n4, moves, n5, n6, bus__valid, n7, n8, n9, n10, o__valid_159} | n11;
-  assign i__payload_77 = east_current[10] ? (east_current[9] ? (east_current[8] ? local2_in__payload
+  assign incomplete[0] = |(north_peers & ~{local4_current[0], local3_current[0], local2_current[0],
+    local1_current[0], local0_current[0], global_current[0], west_current[0], south_current[0],
+    east_current[0], north_current[0]});
+  assign incomplete[1] = |(east_peers & ~{local4_current[1], local3_current[1], local2_current[1],
+    local1_current[1], local0_current[1], global_current[1], west_current[1], south_current[1],
+    east_current[1], north_current[1]});
+  assign incomplete[2] = |(south_peers & ~{local4_current[2], local3_current[2], local2_current[2],
+    local1_current[2], local0_current[2], global_current[2], west_current[2], south_current[2],
+    east_current[2], north_current[2]});
+  assign incomplete[3] = |(west_peers & ~{local4_current[3], local3_current[3], local2_current[3],
+    local1_current[3], local0_current[3], global_current[3], west_current[3], south_current[3],
+    east_current[3], north_current[3]});
+  assign incomplete[4] = |(global_peers & ~{local4_current[4], local3_current[4], local2_current[4],
+    local1_current[4], local0_current[4], global_current[4], west_current[4], south_current[4],
+    east_current[4], north_current[4]});
+  assign incomplete[5] = |(local0_peers & ~{local4_current[5], local3_current[5], local2_current[5],
+    local1_current[5], local0_current[5], global_current[5], west_current[5], south_current[5],
+    east_current[5], north_current[5]});
+  assign incomplete[6] = |(local1_peers & ~{local4_current[6], local3_current[6], local2_current[6],
+    local1_current[6], local0_current[6], global_current[6], west_current[6], south_current[6],
+    east_current[6], north_current[6]});
+  assign incomplete[7] = |(local2_peers & ~{local4_current[7], local3_current[7], local2_current[7],
+    local1_current[7], local0_current[7], global_current[7], west_current[7], south_current[7],
+    east_current[7], north_current[7]});
+  assign takes = armed & ~{|(local2_peers & n4), |(local1_peers & n4), |(local0_peers & n4),
+    |(global_peers & n4), |(west_peers & n4), |(south_peers & n4), |(east_peers & n4), |(north_peers
+    & n4)};
+  assign awake = |moves | |{west_out__valid & o__ready_98, local2_out__valid & o__ready_134,
+    local0_out__valid & o__ready_116, east_out__valid & o__ready_80, south_out__valid & o__ready_89,
+    local1_out__valid & o__ready_125, north_out__valid & o__ready_70, local3_out__valid &
+    o__ready_143, global_out__valid & o__ready_107, local4_out__valid & o__ready_152} | n1 | |ended
+    | |(~(armed ^ incomplete));
+  assign i__payload_86 = east_current[10] ? (east_current[9] ? (east_current[8] ? local2_in__payload
     : local1_in__payload) : east_current[8] ? local0_in__payload : global_in__payload) :
     east_current[9] ? (east_current[8] ? west_in__payload : south_in__payload) : east_current[8] ?
     east_in__payload : north_in__payload;
-  assign i__valid_76 = |(east_current[7:0] & moves);
-  assign i__payload_107 = global_current[10] ? (global_current[9] ? (global_current[8] ?
+  assign i__valid_85 = |(east_current[7:0] & moves);
+  assign i__payload_113 = global_current[10] ? (global_current[9] ? (global_current[8] ?
     local2_in__payload : local1_in__payload) : global_current[8] ? local0_in__payload :
     global_in__payload) : global_current[9] ? (global_current[8] ? west_in__payload :
     south_in__payload) : global_current[8] ? east_in__payload : north_in__payload;
-  assign i__valid_106 = |(global_current[7:0] & moves);
-  assign i__payload_117 = local0_current[10] ? (local0_current[9] ? (local0_current[8] ?
+  assign i__valid_112 = |(global_current[7:0] & moves);
+  assign i__payload_122 = local0_current[10] ? (local0_current[9] ? (local0_current[8] ?
     local2_in__payload : local1_in__payload) : local0_current[8] ? local0_in__payload :
     global_in__payload) : local0_current[9] ? (local0_current[8] ? west_in__payload :
     south_in__payload) : local0_current[8] ? east_in__payload : north_in__payload;
-  assign i__valid_116 = |(local0_current[7:0] & moves);
-  assign i__payload_127 = local1_current[10] ? (local1_current[9] ? (local1_current[8] ?
+  assign i__valid_121 = |(local0_current[7:0] & moves);
+  assign i__payload_131 = local1_current[10] ? (local1_current[9] ? (local1_current[8] ?
     local2_in__payload : local1_in__payload) : local1_current[8] ? local0_in__payload :
     global_in__payload) : local1_current[9] ? (local1_current[8] ? west_in__payload :
     south_in__payload) : local1_current[8] ? east_in__payload : north_in__payload;
-  assign i__valid_126 = |(local1_current[7:0] & moves);
-  assign i__payload_137 = local2_current[10] ? (local2_current[9] ? (local2_current[8] ?
+  assign i__valid_130 = |(local1_current[7:0] & moves);
+  assign i__payload_140 = local2_current[10] ? (local2_current[9] ? (local2_current[8] ?
     local2_in__payload : local1_in__payload) : local2_current[8] ? local0_in__payload :
     global_in__payload) : local2_current[9] ? (local2_current[8] ? west_in__payload :
     south_in__payload) : local2_current[8] ? east_in__payload : north_in__payload;
-  assign i__valid_136 = |(local2_current[7:0] & moves);
-  assign i__payload_147 = local3_current[10] ? (local3_current[9] ? (local3_current[8] ?
+  assign i__valid_139 = |(local2_current[7:0] & moves);
+  assign i__payload_149 = local3_current[10] ? (local3_current[9] ? (local3_current[8] ?
     local2_in__payload : local1_in__payload) : local3_current[8] ? local0_in__payload :
     global_in__payload) : local3_current[9] ? (local3_current[8] ? west_in__payload :
     south_in__payload) : local3_current[8] ? east_in__payload : north_in__payload;
-  assign i__valid_146 = |(local3_current[7:0] & moves);
-  assign i__payload_157 = local4_current[10] ? (local4_current[9] ? (local4_current[8] ?
+  assign i__valid_148 = |(local3_current[7:0] & moves);
+  assign i__payload_158 = local4_current[10] ? (local4_current[9] ? (local4_current[8] ?
     local2_in__payload : local1_in__payload) : local4_current[8] ? local0_in__payload :
     global_in__payload) : local4_current[9] ? (local4_current[8] ? west_in__payload :
     south_in__payload) : local4_current[8] ? east_in__payload : north_in__payload;
-  assign i__valid_156 = |(local4_current[7:0] & moves);
-  assign i__payload_67 = north_current[10] ? (north_current[9] ? (north_current[8] ?
+  assign i__valid_157 = |(local4_current[7:0] & moves);
+  assign i__payload_77 = north_current[10] ? (north_current[9] ? (north_current[8] ?
     local2_in__payload : local1_in__payload) : north_current[8] ? local0_in__payload :
     global_in__payload) : north_current[9] ? (north_current[8] ? west_in__payload :
     south_in__payload) : north_current[8] ? east_in__payload : north_in__payload;
-  assign i__valid_66 = |(north_current[7:0] & moves);
-  assign i__payload_87 = south_current[10] ? (south_current[9] ? (south_current[8] ?
+  assign i__valid_76 = |(north_current[7:0] & moves);
+  assign i__payload_95 = south_current[10] ? (south_current[9] ? (south_current[8] ?
     local2_in__payload : local1_in__payload) : south_current[8] ? local0_in__payload :
     global_in__payload) : south_current[9] ? (south_current[8] ? west_in__payload :
     south_in__payload) : south_current[8] ? east_in__payload : north_in__payload;
-  assign i__valid_86 = |(south_current[7:0] & moves);
-  assign i__payload_97 = west_current[10] ? (west_current[9] ? (west_current[8] ? local2_in__payload
-    : local1_in__payload) : west_current[8] ? local0_in__payload : global_in__payload) :
-    west_current[9] ? (west_current[8] ? west_in__payload : south_in__payload) : west_current[8] ?
-    east_in__payload : north_in__payload;
-  assign i__valid_96 = |(west_current[7:0] & moves);
+  assign i__valid_94 = |(south_current[7:0] & moves);
+  assign i__payload_104 = west_current[10] ? (west_current[9] ? (west_current[8] ?
+    local2_in__payload : local1_in__payload) : west_current[8] ? local0_in__payload :
+    global_in__payload) : west_current[9] ? (west_current[8] ? west_in__payload : south_in__payload)
+    : west_current[8] ? east_in__payload : north_in__payload;
+  assign i__valid_103 = |(west_current[7:0] & moves);
   assign i__payload_target = i__payload_known ? 1'h1 << bus__payload[19:16] : 10'h0;
   assign i__payload_known = 8'hff >> bus__payload[23:20];
-  assign n1 = north_out__valid & o__ready_59;
-  assign n2 = east_out__valid & o__ready_70;
-  assign n3 = local4_out__valid & o__ready_150;
-  assign n4 = global_out__valid & o__ready_100;
-  assign moves = takes & {local2_in__valid, local1_in__valid, local0_in__valid, global_in__valid,
-    west_in__valid, south_in__valid, east_in__valid, north_in__valid};
-  assign n5 = local2_out__valid & o__ready_130;
-  assign n6 = west_out__valid & o__ready_90;
-  assign n7 = local1_out__valid & o__ready_120;
-  assign n8 = local0_out__valid & o__ready_110;
-  assign n9 = local3_out__valid & o__ready_140;
-  assign n10 = south_out__valid & o__ready_80;
-  assign n11 = |settling;
+  assign i__valid = bus__valid & bus__payload[3:0] == 3'h7 & bus__payload[7:4] == sub &
+    |(bus__payload[15:8] & columns);
+  assign n1 = i__valid | o__valid_160 | o__ready | |done;
   assign last = moves & {local2_in__payload[34], local1_in__payload[34], local0_in__payload[34],
     global_in__payload[34], west_in__payload[34], south_in__payload[34], east_in__payload[34],
     north_in__payload[34]};
-  assign n12 = ~done;
-  assign queued = o__ready ? o__payload[13:4] & held & n12 : 10'h0;
-  assign direct = o__ready ? o__payload[13:4] & (~held | done) : 10'h0;
   assign named_names = 1'h1 << named;
-  assign n13 = |o__payload[13:4];
-  assign n14 = ~{i__ready_154, i__ready_144, i__ready_134, i__ready_124, i__ready_114, i__ready_104,
-    i__ready_94, i__ready_84, i__ready_74, i__ready_63};
+  assign queued = o__ready ? o__payload[13:4] & held & n2 : 10'h0;
+  assign direct = o__ready ? o__payload[13:4] & (~held | done) : 10'h0;
+  assign n2 = ~done;
+  assign n3 = |o__payload[13:4];
+  assign n4 = ~{i__ready_156, i__ready_147, i__ready_138, i__ready_129, i__ready_120, i__ready_111,
+    i__ready_102, i__ready_93, i__ready_84, i__ready_74};
+  assign moves = takes & {local2_in__valid, local1_in__valid, local0_in__valid, global_in__valid,
+    west_in__valid, south_in__valid, east_in__valid, north_in__valid};
   neuflow_slice #(.WIDTH(35)) east_slice (
-    .clk(links_gated_clk), .i__payload(i__payload_77), .i__ready(i__ready_74),
-      .i__valid(i__valid_76), .o__payload(east_out__payload), .o__ready(o__ready_70),
-      .o__valid(east_out__valid), .rst(links_gated_rst));
+    .clk(links_gated_clk), .i__payload(i__payload_86), .i__ready(i__ready_84),
+      .i__valid(i__valid_85), .o__payload(east_out__payload), .o__ready(o__ready_80),
+      .o__valid(east_out__valid), .rst(words_rst));
   neuflow_slice #(.WIDTH(35)) global_slice (
-    .clk(links_gated_clk), .i__payload(i__payload_107), .i__ready(i__ready_104),
-      .i__valid(i__valid_106), .o__payload(global_out__payload), .o__ready(o__ready_100),
-      .o__valid(global_out__valid), .rst(links_gated_rst));
+    .clk(links_gated_clk), .i__payload(i__payload_113), .i__ready(i__ready_111),
+      .i__valid(i__valid_112), .o__payload(global_out__payload), .o__ready(o__ready_107),
+      .o__valid(global_out__valid), .rst(words_rst));
   neuflow_slice #(.WIDTH(35)) local0_slice (
-    .clk(links_gated_clk), .i__payload(i__payload_117), .i__ready(i__ready_114),
-      .i__valid(i__valid_116), .o__payload(local0_out__payload), .o__ready(o__ready_110),
-      .o__valid(local0_out__valid), .rst(links_gated_rst));
+    .clk(links_gated_clk), .i__payload(i__payload_122), .i__ready(i__ready_120),
+      .i__valid(i__valid_121), .o__payload(local0_out__payload), .o__ready(o__ready_116),
+      .o__valid(local0_out__valid), .rst(words_rst));
   neuflow_slice #(.WIDTH(35)) local1_slice (
-    .clk(links_gated_clk), .i__payload(i__payload_127), .i__ready(i__ready_124),
-      .i__valid(i__valid_126), .o__payload(local1_out__payload), .o__ready(o__ready_120),
-      .o__valid(local1_out__valid), .rst(links_gated_rst));
+    .clk(links_gated_clk), .i__payload(i__payload_131), .i__ready(i__ready_129),
+      .i__valid(i__valid_130), .o__payload(local1_out__payload), .o__ready(o__ready_125),
+      .o__valid(local1_out__valid), .rst(words_rst));
   neuflow_slice #(.WIDTH(35)) local2_slice (
-    .clk(links_gated_clk), .i__payload(i__payload_137), .i__ready(i__ready_134),
-      .i__valid(i__valid_136), .o__payload(local2_out__payload), .o__ready(o__ready_130),
-      .o__valid(local2_out__valid), .rst(links_gated_rst));
+    .clk(links_gated_clk), .i__payload(i__payload_140), .i__ready(i__ready_138),
+      .i__valid(i__valid_139), .o__payload(local2_out__payload), .o__ready(o__ready_134),
+      .o__valid(local2_out__valid), .rst(words_rst));
   neuflow_slice #(.WIDTH(35)) local3_slice (
-    .clk(links_gated_clk), .i__payload(i__payload_147), .i__ready(i__ready_144),
-      .i__valid(i__valid_146), .o__payload(local3_out__payload), .o__ready(o__ready_140),
-      .o__valid(local3_out__valid), .rst(links_gated_rst));
+    .clk(links_gated_clk), .i__payload(i__payload_149), .i__ready(i__ready_147),
+      .i__valid(i__valid_148), .o__payload(local3_out__payload), .o__ready(o__ready_143),
+      .o__valid(local3_out__valid), .rst(words_rst));
   neuflow_slice #(.WIDTH(35)) local4_slice (
-    .clk(links_gated_clk), .i__payload(i__payload_157), .i__ready(i__ready_154),
-      .i__valid(i__valid_156), .o__payload(local4_out__payload), .o__ready(o__ready_150),
-      .o__valid(local4_out__valid), .rst(links_gated_rst));
+    .clk(links_gated_clk), .i__payload(i__payload_158), .i__ready(i__ready_156),
+      .i__valid(i__valid_157), .o__payload(local4_out__payload), .o__ready(o__ready_152),
+      .o__valid(local4_out__valid), .rst(words_rst));
   neuflow_slice #(.WIDTH(35)) north_slice (
-    .clk(links_gated_clk), .i__payload(i__payload_67), .i__ready(i__ready_63),
-      .i__valid(i__valid_66), .o__payload(north_out__payload), .o__ready(o__ready_59),
-      .o__valid(north_out__valid), .rst(links_gated_rst));
+    .clk(links_gated_clk), .i__payload(i__payload_77), .i__ready(i__ready_74),
+      .i__valid(i__valid_76), .o__payload(north_out__payload), .o__ready(o__ready_70),
+      .o__valid(north_out__valid), .rst(words_rst));
   neuflow_slice #(.WIDTH(35)) south_slice (
-    .clk(links_gated_clk), .i__payload(i__payload_87), .i__ready(i__ready_84),
-      .i__valid(i__valid_86), .o__payload(south_out__payload), .o__ready(o__ready_80),
-      .o__valid(south_out__valid), .rst(links_gated_rst));
+    .clk(links_gated_clk), .i__payload(i__payload_95), .i__ready(i__ready_93),
+      .i__valid(i__valid_94), .o__payload(south_out__payload), .o__ready(o__ready_89),
+      .o__valid(south_out__valid), .rst(words_rst));
   neuflow_slice #(.WIDTH(35)) west_slice (
-    .clk(links_gated_clk), .i__payload(i__payload_97), .i__ready(i__ready_94),
-      .i__valid(i__valid_96), .o__payload(west_out__payload), .o__ready(o__ready_90),
-      .o__valid(west_out__valid), .rst(links_gated_rst));
+    .clk(links_gated_clk), .i__payload(i__payload_104), .i__ready(i__ready_102),
+      .i__valid(i__valid_103), .o__payload(west_out__payload), .o__ready(o__ready_98),
+      .o__valid(west_out__valid), .rst(words_rst));
   neuflow_slice #(.WIDTH(24)) words (
-    .clk(links_gated_clk), .i__payload({bus__payload[33:24] | i__payload_target, i__payload_target,
-      i__payload_known, i__payload}), .i__ready(bus__ready), .i__valid(bus__valid &
-      bus__payload[3:0] == 3'h7 & bus__payload[7:4] == sub & |(bus__payload[15:8] & columns)),
-      .o__payload({o__payload, named}), .o__ready(o__ready), .o__valid(o__valid_159),
-      .rst(links_gated_rst));
+    .clk(words_clk), .i__payload({bus__payload[33:24] | i__payload_target, i__payload_target,
+      i__payload_known, i__payload}), .i__ready(bus__ready), .i__valid(i__valid),
+      .o__payload({o__payload, named}), .o__ready(o__ready), .o__valid(o__valid_160),
+      .rst(words_rst));
+  neuflow_clock_gate words_gate (
+    .awake(n1), .clk(links_gated_clk), .gated(words_clk), .rst(words_rst));
   always @(posedge links_gated_clk) begin
-    if (|{n1, n2, n3, n4, moves, n5, n6, bus__valid, n7, n8, n9, n10, o__valid_159,
-      links_gated_rst}) begin
-      settling <= 3'h4;
+    if (words_rst) begin
+      done <= 10'h0; armed <= 8'h0; ended <= 8'h0;
     end else begin
-      if (n11) settling <= settling - 1'h1;
+      done <= {i__valid_157 & i__payload_158[34], i__valid_148 & i__payload_149[34], i__valid_139 &
+        i__payload_140[34], i__valid_130 & i__payload_131[34], i__valid_121 & i__payload_122[34],
+        i__valid_112 & i__payload_113[34], i__valid_103 & i__payload_104[34], i__valid_94 &
+        i__payload_95[34], i__valid_85 & i__payload_86[34], i__valid_76 & i__payload_77[34]};
+      armed <= ~(incomplete | last | ended);
+      ended <= last;
     end
   end
-  always @(posedge links_gated_clk) begin
-    if (links_gated_rst) begin
-      done <= 10'h0; armed <= 8'h0; ended <= 8'h0; waits <= 10'h0; held <= 10'h0; o__ready <= 1'h0;
-        local4_current <= 11'h0; local3_current <= 11'h0; local2_current <= 11'h0; local1_current <=
-        11'h0; local0_current <= 11'h0; global_current <= 11'h0; west_current <= 11'h0;
-        south_current <= 11'h0; east_current <= 11'h0; north_current <= 11'h0; local2_peers <=
-        10'h3ff; local1_peers <= 10'h3ff; local0_peers <= 10'h3ff; global_peers <= 10'h3ff;
-        west_peers <= 10'h3ff; south_peers <= 10'h3ff; east_peers <= 10'h3ff; north_peers <=
-        10'h3ff;
+  always @(posedge words_clk) begin
+    if (words_rst | done[9]) begin
+      local4_waiting <= 11'h0;
     end else begin
-      done <= {i__valid_156 & i__payload_157[34], i__valid_146 & i__payload_147[34], i__valid_136 &
-        i__payload_137[34], i__valid_126 & i__payload_127[34], i__valid_116 & i__payload_117[34],
-        i__valid_106 & i__payload_107[34], i__valid_96 & i__payload_97[34], i__valid_86 &
-        i__payload_87[34], i__valid_76 & i__payload_77[34], i__valid_66 & i__payload_67[34]};
-      armed <= ~({|(local2_peers & ~{local4_current[7], local3_current[7], local2_current[7],
-        local1_current[7], local0_current[7], global_current[7], west_current[7], south_current[7],
-        east_current[7], north_current[7]}), |(local1_peers & ~{local4_current[6],
-        local3_current[6], local2_current[6], local1_current[6], local0_current[6],
-        global_current[6], west_current[6], south_current[6], east_current[6], north_current[6]}),
-        |(local0_peers & ~{local4_current[5], local3_current[5], local2_current[5],
-        local1_current[5], local0_current[5], global_current[5], west_current[5], south_current[5],
-        east_current[5], north_current[5]}), |(global_peers & ~{local4_current[4],
-        local3_current[4], local2_current[4], local1_current[4], local0_current[4],
-        global_current[4], west_current[4], south_current[4], east_current[4], north_current[4]}),
-        |(west_peers & ~{local4_current[3], local3_current[3], local2_current[3], local1_current[3],
-        local0_current[3], global_current[3], west_current[3], south_current[3], east_current[3],
-        north_current[3]}), |(south_peers & ~{local4_current[2], local3_current[2],
-        local2_current[2], local1_current[2], local0_current[2], global_current[2], west_current[2],
-        south_current[2], east_current[2], north_current[2]}), |(east_peers & ~{local4_current[1],
-        local3_current[1], local2_current[1], local1_current[1], local0_current[1],
-        global_current[1], west_current[1], south_current[1], east_current[1], north_current[1]}),
-        |(north_peers & ~{local4_current[0], local3_current[0], local2_current[0],
-        local1_current[0], local0_current[0], global_current[0], west_current[0], south_current[0],
-        east_current[0], north_current[0]})} | last | ended);
-      ended <= last;
-      waits <= waits & n12 | queued;
-      held <= held & n12 | waits & done | direct;
-      o__ready <= o__valid_159 & ~o__ready & ~(o__payload[3] & |(named_names & (north_current[7:0] |
-        east_current[7:0] | south_current[7:0] | west_current[7:0] | global_current[7:0] |
-        local0_current[7:0] | local1_current[7:0] | local2_current[7:0] | local3_current[7:0] |
-        local4_current[7:0] | north_waiting[7:0] | east_waiting[7:0] | south_waiting[7:0] |
-        west_waiting[7:0] | global_waiting[7:0] | local0_waiting[7:0] | local1_waiting[7:0] |
-        local2_waiting[7:0] | local3_waiting[7:0] | local4_waiting[7:0])) & o__payload[23:14] !=
-        (named[10] ? (named[9] ? (named[8] ? local2_peers : local1_peers) : named[8] ? local0_peers
-        : global_peers) : named[9] ? (named[8] ? west_peers : south_peers) : named[8] ? east_peers :
-        north_peers)) & ~(|(o__payload[13:4] & waits));
+      if (queued[9]) local4_waiting <= {named, named_names};
+    end
+  end
+  always @(posedge words_clk) begin
+    if (words_rst) begin
+      local4_current <= 11'h0; local3_current <= 11'h0; local2_current <= 11'h0; local1_current <=
+        11'h0; local0_current <= 11'h0; global_current <= 11'h0; west_current <= 11'h0;
+        south_current <= 11'h0; east_current <= 11'h0; north_current <= 11'h0; waits <= 10'h0; held
+        <= 10'h0; o__ready <= 1'h0; local2_peers <= 10'h3ff; local1_peers <= 10'h3ff; local0_peers
+        <= 10'h3ff; global_peers <= 10'h3ff; west_peers <= 10'h3ff; south_peers <= 10'h3ff;
+        east_peers <= 10'h3ff; north_peers <= 10'h3ff;
+    end else begin
       if (direct[9] | done[9]) local4_current <= direct[9] ? {named, named_names} : local4_waiting;
       if (direct[8] | done[8]) local3_current <= direct[8] ? {named, named_names} : local3_waiting;
       if (direct[7] | done[7]) local2_current <= direct[7] ? {named, named_names} : local2_waiting;
@@ -384,81 +378,85 @@ module \neuflow_operator_tile.router  (
       if (direct[2] | done[2]) south_current <= direct[2] ? {named, named_names} : south_waiting;
       if (direct[1] | done[1]) east_current <= direct[1] ? {named, named_names} : east_waiting;
       if (direct[0] | done[0]) north_current <= direct[0] ? {named, named_names} : north_waiting;
-      if (o__ready & named_names[7] & n13) local2_peers <= o__payload[23:14];
-      if (o__ready & named_names[6] & n13) local1_peers <= o__payload[23:14];
-      if (o__ready & named_names[5] & n13) local0_peers <= o__payload[23:14];
-      if (o__ready & named_names[4] & n13) global_peers <= o__payload[23:14];
-      if (o__ready & named_names[3] & n13) west_peers <= o__payload[23:14];
-      if (o__ready & named_names[2] & n13) south_peers <= o__payload[23:14];
-      if (o__ready & named_names[1] & n13) east_peers <= o__payload[23:14];
-      if (o__ready & named_names[0] & n13) north_peers <= o__payload[23:14];
+      waits <= waits & n2 | queued;
+      held <= held & n2 | waits & done | direct;
+      o__ready <= o__valid_160 & ~o__ready & ~(o__payload[3] & |(named_names & (north_current[7:0] |
+        east_current[7:0] | south_current[7:0] | west_current[7:0] | global_current[7:0] |
+        local0_current[7:0] | local1_current[7:0] | local2_current[7:0] | local3_current[7:0] |
+        local4_current[7:0] | north_waiting[7:0] | east_waiting[7:0] | south_waiting[7:0] |
+        west_waiting[7:0] | global_waiting[7:0] | local0_waiting[7:0] | local1_waiting[7:0] |
+        local2_waiting[7:0] | local3_waiting[7:0] | local4_waiting[7:0])) & o__payload[23:14] !=
+        (named[10] ? (named[9] ? (named[8] ? local2_peers : local1_peers) : named[8] ? local0_peers
+        : global_peers) : named[9] ? (named[8] ? west_peers : south_peers) : named[8] ? east_peers :
+        north_peers)) & ~(|(o__payload[13:4] & waits));
+      if (o__ready & named_names[7] & n3) local2_peers <= o__payload[23:14];
+      if (o__ready & named_names[6] & n3) local1_peers <= o__payload[23:14];
+      if (o__ready & named_names[5] & n3) local0_peers <= o__payload[23:14];
+      if (o__ready & named_names[4] & n3) global_peers <= o__payload[23:14];
+      if (o__ready & named_names[3] & n3) west_peers <= o__payload[23:14];
+      if (o__ready & named_names[2] & n3) south_peers <= o__payload[23:14];
+      if (o__ready & named_names[1] & n3) east_peers <= o__payload[23:14];
+      if (o__ready & named_names[0] & n3) north_peers <= o__payload[23:14];
     end
   end
-  always @(posedge links_gated_clk) begin
-    if (done[9] | links_gated_rst) begin
-      local4_waiting <= 11'h0;
-    end else begin
-      if (queued[9]) local4_waiting <= {named, named_names};
-    end
-  end
-  always @(posedge links_gated_clk) begin
-    if (done[8] | links_gated_rst) begin
+  always @(posedge words_clk) begin
+    if (words_rst | done[8]) begin
       local3_waiting <= 11'h0;
     end else begin
       if (queued[8]) local3_waiting <= {named, named_names};
     end
   end
-  always @(posedge links_gated_clk) begin
-    if (done[7] | links_gated_rst) begin
+  always @(posedge words_clk) begin
+    if (words_rst | done[7]) begin
       local2_waiting <= 11'h0;
     end else begin
       if (queued[7]) local2_waiting <= {named, named_names};
     end
   end
-  always @(posedge links_gated_clk) begin
-    if (done[6] | links_gated_rst) begin
+  always @(posedge words_clk) begin
+    if (words_rst | done[6]) begin
       local1_waiting <= 11'h0;
     end else begin
       if (queued[6]) local1_waiting <= {named, named_names};
     end
   end
-  always @(posedge links_gated_clk) begin
-    if (done[5] | links_gated_rst) begin
+  always @(posedge words_clk) begin
+    if (words_rst | done[5]) begin
       local0_waiting <= 11'h0;
     end else begin
       if (queued[5]) local0_waiting <= {named, named_names};
     end
   end
-  always @(posedge links_gated_clk) begin
-    if (done[4] | links_gated_rst) begin
+  always @(posedge words_clk) begin
+    if (words_rst | done[4]) begin
       global_waiting <= 11'h0;
     end else begin
       if (queued[4]) global_waiting <= {named, named_names};
     end
   end
-  always @(posedge links_gated_clk) begin
-    if (done[3] | links_gated_rst) begin
+  always @(posedge words_clk) begin
+    if (words_rst | done[3]) begin
       west_waiting <= 11'h0;
     end else begin
       if (queued[3]) west_waiting <= {named, named_names};
     end
   end
-  always @(posedge links_gated_clk) begin
-    if (done[2] | links_gated_rst) begin
+  always @(posedge words_clk) begin
+    if (words_rst | done[2]) begin
       south_waiting <= 11'h0;
     end else begin
       if (queued[2]) south_waiting <= {named, named_names};
     end
   end
-  always @(posedge links_gated_clk) begin
-    if (done[1] | links_gated_rst) begin
+  always @(posedge words_clk) begin
+    if (words_rst | done[1]) begin
       east_waiting <= 11'h0;
     end else begin
       if (queued[1]) east_waiting <= {named, named_names};
     end
   end
-  always @(posedge links_gated_clk) begin
-    if (done[0] | links_gated_rst) begin
+  always @(posedge words_clk) begin
+    if (words_rst | done[0]) begin
       north_waiting <= 11'h0;
     end else begin
       if (queued[0]) north_waiting <= {named, named_names};
@@ -492,8 +490,8 @@ module \neuflow_operator_tile.tap  (
   assign o__valid = local__0__valid;
   assign local__0__valid = o__valid_16 & all_ready;
   assign awake = i__valid & i__ready | local__0__valid;
-  assign all_ready = &{local__1__ready, local__0__ready, o__ready, local__3__ready,
-    local__2__ready};
+  assign all_ready = &{local__1__ready, local__3__ready, local__2__ready, local__0__ready,
+    o__ready};
   neuflow_slice #(.WIDTH(49)) slice (
     .clk(links_gated_clk), .i__payload(i__payload), .i__ready(i__ready), .i__valid(i__valid),
       .o__payload(o__payload), .o__ready(all_ready), .o__valid(o__valid_16), .rst(links_gated_rst));

@@ -36,10 +36,11 @@ module neuflow_read_port (
   wire [31:0] i__payload_45;
   wire [4:0] n7, following;
   wire [64:0] i__payload_28, i__payload_34;
+  wire [74:0] o__payload_92;
   wire [75:0] i__payload_70;
-  wire [77:0] o__payload_92;
+  wire [7:5] o__payload_92_dest;
   assign response__ready = 1'h1;
-  assign awake = |{awake_85, awake_86, response__valid, awake_83, awake_84, n2, n3, n4, n5, asked} |
+  assign awake = |{awake_84, awake_85, awake_86, awake_83, n2, n3, n4, asked, response__valid, n5} |
     n6;
   assign i__valid_46 = request__valid_47 & free;
   assign o__ready_64 = ~there | i__ready_66;
@@ -62,10 +63,10 @@ module neuflow_read_port (
       .o__payload(request__payload), .o__ready(request__ready), .o__valid(request__valid),
       .rst(rst));
   \neuflow_read_port.buffer  buffer (
-    .awake(awake_87), .clk(clk), .i__valid(response__valid), .o__payload(o__payload_92),
-      .o__ready(o__ready_64), .o__valid(o__valid_91), .rst(rst), .write_data({o__payload_59[14:7],
-      ends & o__payload_59[6], $unsigned($signed(n1) + $signed(2'h1)), i__payload_60_first,
-      response__payload[63:0]}));
+    .awake(awake_87), .clk(clk), .i__valid(response__valid), .o__payload({o__payload_92_dest,
+      o__payload_92}), .o__ready(o__ready_64), .o__valid(o__valid_91), .rst(rst),
+      .write_data({o__payload_59[14:7], ends & o__payload_59[6], $unsigned($signed(n1) +
+      $signed(2'h1)), i__payload_60_first, response__payload[63:0]}));
   \neuflow_read_port.config  config_2 (
     .awake(awake_83), .bus__payload(bus__payload), .bus__ready(bus__ready), .bus__valid(bus__valid),
       .clk(clk), .columns(columns), .held(i__payload), .kind(kind), .o__ready(i__ready),
@@ -91,7 +92,7 @@ module neuflow_read_port (
     .awake(awake_84), .clk(clk), .i__payload(i__payload), .i__ready(i__ready), .i__valid(i__valid),
       .o__payload(i__payload_28), .o__ready(i__ready_31), .o__valid(i__valid_32), .rst(rst));
   always @(posedge clk) begin
-    if (|{awake_85, awake_86, response__valid, rst, awake_83, awake_84, n2, n3, n4, n5, asked})
+    if (|{awake_84, awake_85, awake_86, awake_83, n2, n3, n4, rst, asked, response__valid, n5})
       begin
       settling <= 3'h4;
     end else begin
@@ -113,7 +114,7 @@ module neuflow_read_port (
     end
   end
   always @(posedge clk) begin
-    if (o__ready_64) head <= o__payload_92;
+    if (o__ready_64) head <= {o__payload_92_dest, o__payload_92};
   end
 endmodule
 
@@ -164,18 +165,19 @@ module \neuflow_read_port.config  (
   reg came = 1'h0, full = 1'h0, last = 1'h0, match = 1'h0;
   reg [223:0] words = 224'h0;
   reg [31:0] word = 32'h0;
-  wire n2, n1, mine, move;
+  wire n3, n2, n1, mine, move;
   assign bus__ready = ~n1;
-  assign awake = bus__ready & (bus__valid | mine) | move | o__valid & o__ready;
+  assign awake = bus__ready & (bus__valid & n3 | mine) | move | o__valid & o__ready;
   assign move = full & (~o__valid | o__ready);
   assign n1 = mine & full;
   assign n2 = mine & ~full;
+  assign n3 = bus__payload[3:0] == kind & !bus__payload[7:4] & |(bus__payload[15:8] & columns);
   assign mine = came & match;
   always @(posedge clk) begin
     if (rst) begin
       o__valid <= 1'h0; came <= 1'h0; full <= 1'h0;
     end else begin
-      if (o__ready | move) o__valid <= move;
+      if (move | o__ready) o__valid <= move;
       if (!(n1)) came <= bus__valid;
       full <= n2 ? last : full & ~move;
     end
@@ -184,7 +186,7 @@ module \neuflow_read_port.config  (
     if (move) held <= words[207:0];
     if (n2) words <= {word, words[223:32]};
     if (!(n1)) begin
-      match <= bus__payload[3:0] == kind & !bus__payload[7:4] & |(bus__payload[15:8] & columns);
+      match <= n3;
       last <= bus__payload[48];
       word <= bus__payload[47:16];
     end
@@ -207,56 +209,57 @@ module \neuflow_read_port.merger  (
   reg [1:0] amount, at = 2'h0;
   reg [2:0] placed_count = 3'h0;
   reg [3:0] fresh = 4'h0;
-  reg [63:0] n6, turned = 64'h0;
+  reg [63:0] n2, turned = 64'h0;
   reg [7:0] placed_tag = 8'h0;
-  wire n1, n5, n7, n4, n2, free, full, last, spills, takes;
-  wire [14:0] n3;
+  wire n7, n3, n4, n1, free, full, last, spills, takes;
+  wire [11:0] n6;
+  wire [15:12] n5;
   wire [2:0] total;
-  assign i__ready = free & n7;
-  assign awake = free & (n1 | there | o__valid);
-  assign {n2, n3} = fresh[2] ? turned[47:32] : rest_2;
-  assign n1 = flush | i__valid;
-  assign free = ~o__valid | o__ready;
-  assign n4 = free & there;
-  assign n5 = last & ~spills;
+  assign i__ready = free & n4;
+  assign awake = free & (n7 | there | o__valid);
+  assign {n5, n6} = fresh[2] ? turned[47:32] : rest_2;
+  assign n1 = free & there;
   assign full = total >= 3'h4;
-  assign total = at + (flush ? 3'h0 : i__payload[68:66]);
-  assign spills = last & full & |total[1:0];
-  assign takes = free & n1;
   assign last = flush | i__payload[69];
-  assign n7 = ~flush;
+  assign total = at + (flush ? 3'h0 : i__payload[68:66]);
+  assign n3 = last & ~spills;
+  assign takes = free & n7;
+  assign n4 = ~flush;
+  assign n7 = flush | i__valid;
+  assign free = ~o__valid | o__ready;
+  assign spills = last & full & |total[1:0];
   always @(posedge clk) begin
-    if (rst) begin
-      there <= 1'h0; o__valid <= 1'h0; o__payload <= 76'h0; at <= 2'h0; flush <= 1'h0;
-    end else begin
-      if (free) begin
-        there <= n1;
-        o__valid <= there & emits;
-      end
-      if (n4) o__payload <= {placed_tag, placed_last, placed_count, fresh[3] ? turned[63:48] :
-        rest_3, n2, n3, fresh[1] ? turned[31:16] : rest_1, fresh[0] ? turned[15:0] : rest_0};
-      if (takes) begin
-        at <= n5 ? 2'h0 : full ? total[1:0] : total[1:0];
-        flush <= spills;
-      end
-    end
-  end
-  always @(posedge clk) begin
-    if ((fresh[0] | fills) & n4) rest_0 <= turned[15:0];
-    if ((fresh[1] | fills) & n4) rest_1 <= turned[31:16];
-    if ((fresh[2] | fills) & n4) rest_2 <= turned[47:32];
-    if ((fresh[3] | fills) & n4) rest_3 <= turned[63:48];
+    if ((fresh[3] | fills) & n1) rest_3 <= turned[63:48];
     if (takes) begin
       amount = at - i__payload[65:64];
-      n6 = amount[0] ? {i__payload[47:0], i__payload[63:48]} : i__payload[63:0];
-      turned <= amount[1] ? {n6[31:0], n6[63:32]} : n6;
+      n2 = amount[0] ? {i__payload[47:0], i__payload[63:48]} : i__payload[63:0];
+      turned <= amount[1] ? {n2[31:0], n2[63:32]} : n2;
       fills <= full;
       emits <= full | last;
       fresh <= {at <= 2'h3, at <= 2'h2, at <= 1'h1, at <= 1'h0};
       placed_count <= (full) ? 3'h4 : total;
-      placed_last <= n5;
+      placed_last <= n3;
     end
-    if (n7 & takes) placed_tag <= i__payload[77:70];
+    if (takes & n4) placed_tag <= i__payload[77:70];
+    if ((fresh[0] | fills) & n1) rest_0 <= turned[15:0];
+    if ((fresh[1] | fills) & n1) rest_1 <= turned[31:16];
+    if ((fresh[2] | fills) & n1) rest_2 <= turned[47:32];
+  end
+  always @(posedge clk) begin
+    if (rst) begin
+      o__payload <= 76'h0; o__valid <= 1'h0; there <= 1'h0; at <= 2'h0; flush <= 1'h0;
+    end else begin
+      if (n1) o__payload <= {placed_tag, placed_last, placed_count, fresh[3] ? turned[63:48] :
+        rest_3, n5, n6, fresh[1] ? turned[31:16] : rest_1, fresh[0] ? turned[15:0] : rest_0};
+      if (free) begin
+        o__valid <= there & emits;
+        there <= n7;
+      end
+      if (takes) begin
+        at <= n3 ? 2'h0 : full ? total[1:0] : total[1:0];
+        flush <= spills;
+      end
+    end
   end
 endmodule
 
@@ -320,7 +323,7 @@ module \neuflow_read_port.splitter  (
   assign i__ready = ~there | taken;
   assign request__valid = active & fits;
   assign awake = moves | taken & there | i__valid & i__ready;
-  assign n1 = taken & n4;
+  assign n1 = n4 & taken;
   assign taken = ~active | moves & ends;
   assign n4 = taken | moves;
   assign moves = request__valid & request__ready;
@@ -385,7 +388,7 @@ module \neuflow_read_port.walker  (
   assign n5 = n6 | o__ready;
   assign n6 = ~o__valid;
   assign new_plane = n6 | ends0 & ends1;
-  assign last = ends2 & ends0 & ends1;
+  assign last = ends0 & ends1 & ends2;
   always @(posedge clk) begin
     if (n1) begin
       ends2 <= o__valid ? left2 == 2'h2 : i__payload[167:152] == 1'h1;

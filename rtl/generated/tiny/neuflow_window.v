@@ -45,7 +45,7 @@ module neuflow_window (
     8'h0, slots = 8'h0, span, turn = 8'h0, write_address_73 = 8'h0;
   reg [8:0] n14, after_52, final_2 = 9'h0, reach = 9'h0, valid = 9'h0;
   wire n3, n5, n58, n60, n44, n42, n39, n41, n56, n26, n19, n33, n38, n35, n36, n22, n18, n20, n21,
-    n51, n9, n1, n11, n10, n61, n8, n48, n47, n49, n46, n50, n7, n12, n13, n15, n16, n32, n34, n37,
+    n51, n9, n1, n11, n10, n61, n8, n47, n49, n48, n50, n46, n7, n12, n13, n15, n16, n32, n34, n37,
     n40, n43, n45, n17, n54, n57, n59, n2, n6, n4, n23, awake_154, awake_161, closes, en, en_142,
     ends, ends_line, ends_map, finish, i__ready_128, i__ready_134, i__ready_141, i__ready_24,
     i__valid_129, i__valid_135, i__valid_25, inside_2, issue, largest, load, o__ready_38,
@@ -67,8 +67,8 @@ module neuflow_window (
   assign i__ready = o__valid_23 & i__ready_24;
   assign active = i__valid & i__ready;
   assign {acc[47], acc[30:0]} = o__payload_21[0] ? s5_part : {{16{s5_part[15]}}, s5_part[15:0]};
-  assign awake = |{awake_154, step_82, v4_valid, v3_valid, n46, n47, n48, issue, v2_valid,
-    read_enable, n49, load, read, n50} | n51;
+  assign awake = |{v2_valid, n46, awake_154, read_enable, issue, n47, step_82, n48, read, v4_valid,
+    n49, load, n50, v3_valid} | n51;
   assign finish = n3 ? (n8 ? 1'h0 : 1'h1) : 1'h0;
   assign i__valid_25 = o__valid_23 & i__valid;
   assign o__ready_38 = ~held_valid | taken & after >= 2'h2 & (~ends | spills);
@@ -91,10 +91,10 @@ module neuflow_window (
   assign n9 = reach >= o__payload_21[96:89] | slots == o__payload_21[80:65];
   assign n10 = closes_in == 1'h1;
   assign n11 = opens_in == 1'h1;
-  assign n12 = n7 | n5;
+  assign n12 = n5 | n7;
   assign n13 = {n6, n11 & |unopened} != 2'h2;
-  assign n15 = {closing, n5} != 1'h1;
-  assign n16 = n6 | n7 | n5;
+  assign n15 = {n5, closing} != 2'h2;
+  assign n16 = n6 | n5 | n7;
   assign n17 = (n4 | n7) & {n4, n9} != 2'h3;
   assign read = en & b_valid & (~b_hit | ~lead[19]);
   assign n18 = load & f_hit;
@@ -110,12 +110,12 @@ module neuflow_window (
   assign n26 = issue & covers;
   assign n27 = o__payload_21[32:17] + 1'h1;
   assign n31 = load ? f_position : {row_after, 1'h0};
-  assign n32 = load | read;
+  assign n32 = read | load;
   assign n33 = n19 | ends_line;
-  assign n34 = n33 | step_82;
+  assign n34 = step_82 | n33;
   assign n35 = ends_map & row_ends;
   assign n36 = n19 | n35;
-  assign n37 = n36 | ends_map;
+  assign n37 = ends_map | n36;
   assign n38 = n19 | ends_map;
   assign n39 = o__payload_21[16:1] == 1'h1;
   assign n40 = n38 | ends_line;
@@ -125,22 +125,22 @@ module neuflow_window (
   assign after = lane + {line_ends ? tail : 2'h2};
   assign taken = step & real_2;
   assign n42 = n58 | scanned;
-  assign n43 = n42 | n60;
+  assign n43 = n60 | n42;
   assign n44 = n58 | n60;
   assign n45 = n44 | step;
-  assign n46 = en & n61;
-  assign n47 = i__valid_25 & i__ready_24;
-  assign n48 = o__valid_23 & n58;
-  assign n49 = o__valid_34 & o__ready_38;
-  assign n50 = en_142 | awake_161 | |{i__valid_135 & i__ready_134, valid[8] & i__ready_141,
-    i__valid_129 & i__ready_128, o__valid & o__ready};
+  assign n46 = en_142 | awake_161 | |{i__valid_129 & i__ready_128, o__valid & o__ready, i__valid_135
+    & i__ready_134, valid[8] & i__ready_141};
+  assign n47 = o__valid_23 & n58;
+  assign n48 = o__valid_34 & o__ready_38;
+  assign n49 = i__valid_25 & i__ready_24;
+  assign n50 = en & n61;
   assign n51 = |settling;
   assign n52 = s4_meta[0] ? {{8{s4_part_q[31]}}, s4_part_q[23:0]} : {part_sum[32:17],
     o__payload_21[0] ? part_sum[16:1] : s4_part_q[15:0]};
   assign part_sum = {s5_part, largest} + ({{8{s4_part_q[31]}}, s4_part_q[23:0], 1'h0} ^
     {33{largest}});
   assign empty = o__payload_21[0] ? 16'h0 : 16'h8000;
-  assign n54 = en & (read | |{s1_valid, s4_valid, s2_valid, s3_valid});
+  assign n54 = (read | |{s1_valid, s4_valid, s2_valid, s3_valid}) & en;
   assign largest = !o__payload_21[0];
   assign n56 = first_turn & closing;
   assign n57 = finish | rst;
@@ -150,7 +150,7 @@ module neuflow_window (
   assign n59 = rst | n41;
   assign spills = after > 2'h2;
   assign n60 = step & line_ends;
-  assign n61 = |{s1_valid, s4_valid, s2_valid, s3_valid, s5_valid};
+  assign n61 = |{s1_valid, s4_valid, s5_valid, s2_valid, s3_valid};
   assign lead = {newest, 1'h1} + {~b_position[19:1], ~b_crosses};
   assign ends_map = ends_line & map_ends;
   \neuflow_window.config  config_2 (
@@ -214,22 +214,22 @@ module neuflow_window (
         closing <= closes;
         real_2 <= inside_2;
       end
-      if (&{|{n6, n4, n7, n5, scanning, n3, n2}, {scanning, scanned} != 2'h2, {n8, n3} != 2'h3, {n7,
-        o__valid_23} != 2'h2, {n4, n9} != 2'h2}) fsm_state <= n3 ? 3'h0 : n4 | n5 ? 3'h2 : scanning
-        ? 3'h6 : n2 ? {1'h1, inside_2 | closes ? 2'h0 : !below & !unopened & !open ? 2'h1 : 2'h2} :
-        n6 ? 3'h3 : 3'h1;
+      if (&{{n7, o__valid_23} != 2'h2, {scanning, scanned} != 2'h2, |{n4, n6, scanning, n3, n5, n2,
+        n7}, {n8, n3} != 2'h3, {n4, n9} != 2'h2}) fsm_state <= n3 ? 3'h0 : n4 | n5 ? 3'h2 : scanning
+        ? 3'h6 : n2 ? (inside_2 | closes ? 3'h4 : {1'h1, !below & !unopened & !open ? 2'h1 : 2'h2})
+        : n6 ? 3'h3 : 3'h1;
       if (n12) begin
         closes_in <= n5 ? (n10 ? o__payload_21[112:105] : closes_in - 1'h1) : o__payload_21[96:89];
         opens_in <= n5 ? (n11 ? o__payload_21[112:105] : opens_in - 1'h1) : 8'h1;
       end
       if ((n6 | n7) & n13) unopened <= n6 ? unopened - 1'h1 : o__payload_21[80:65];
-      if ({n5, real_2} != 2'h2 & n12) below <= n5 ? below - 1'h1 : o__payload_21[48:33];
-      if ({n5, |above} != 2'h2 & n12) above <= n5 ? above - 1'h1 : o__payload_21[128:121];
+      if (n12 & {real_2, n5} != 1'h1) below <= n5 ? below - 1'h1 : o__payload_21[48:33];
+      if (n12 & {|above, n5} != 1'h1) above <= n5 ? above - 1'h1 : o__payload_21[128:121];
       if (n12 & n15) begin
         n14 = head + 1'h1;
         head <= n5 ? (n14 == slots ? 8'h0 : n14[7:0]) : 8'h0;
       end
-      if ({n5, real_2, closing & fresh == open} != 3'h4 & n16 & n13) fresh <= n5 ? (real_2 ? 8'h0 :
+      if (n16 & n13 & {closing & fresh == open, real_2, n5} != 1'h1) fresh <= n5 ? (real_2 ? 8'h0 :
         fresh - 1'h1) : n6 ? fresh + 1'h1 : 8'h0;
       if (n16 & n15 & n13) open <= n5 ? open - 1'h1 : n6 ? open + 1'h1 : 8'h0;
       if (n17) begin
@@ -245,7 +245,7 @@ module neuflow_window (
         s2_valid <= s1_valid;
         s1_valid <= read;
       end
-      if (n18 | n19 & n20 & n21) free <= n18 ? f_position[19:1] : base;
+      if (n19 & n20 & n21 | n18) free <= n18 ? f_position[19:1] : base;
       b_valid <= load | b_valid & ~n22;
       walking <= n4 ? (n9 ? 1'h1 : n23) : n23;
       f_valid <= step_82 | f_valid & ~load;
@@ -273,7 +273,7 @@ module neuflow_window (
         b_position[19:1] <= n31[19:1];
         b_first <= load;
       end
-      if (n32 & {load, read} != 1'h1) b_position[0] <= n31[0];
+      if (n32 & {read, load} != 2'h2) b_position[0] <= n31[0];
       if (load) begin
         b_final <= f_final;
         b_hit <= f_hit;
@@ -302,7 +302,7 @@ module neuflow_window (
         map_ends <= n38 ? n39 : map_left == 2'h2;
         map_left <= n38 ? o__payload_21[16:1] : map_left - 1'h1;
       end
-      if (issue | n41) begin
+      if (n41 | issue) begin
         after_52 = slot + 1'h1;
         slot <= n41 ? head : after_52 == slots ? 8'h0 : after_52[7:0];
       end
@@ -318,17 +318,17 @@ module neuflow_window (
     end
   end
   always @(posedge clk) begin
-    if (|{awake_154, rst, step_82, v4_valid, v3_valid, n46, n47, n48, issue, v2_valid, read_enable,
-      n49, load, read, n50}) begin
+    if (|{v2_valid, n46, rst, awake_154, read_enable, issue, n47, step_82, n48, read, v4_valid, n49,
+      load, n50, v3_valid}) begin
       settling <= 3'h4;
     end else begin
       if (n51) settling <= settling - 1'h1;
     end
   end
   always @(posedge clk) begin
-    if (en & s4_valid) s5_part[31:16] <= n52[31:16];
-    if (((s5_part[15] ^ s4_part_q[15] ? s5_part[15] : part_sum[16]) | s4_meta[0] | o__payload_21[0])
-      & en & s4_valid) s5_part[15:0] <= n52[15:0];
+    if (s4_valid & en) s5_part[31:16] <= n52[31:16];
+    if ((o__payload_21[0] | s4_meta[0] | (s5_part[15] ^ s4_part_q[15] ? s5_part[15] : part_sum[16]))
+      & s4_valid & en) s5_part[15:0] <= n52[15:0];
     if (n54) begin
       pair0_sum = $signed({s2_word0, largest}) + $signed({s2_word1, 1'h0} ^ {25{largest}});
       n53 = ~b_ends;
@@ -420,18 +420,20 @@ module \neuflow_window.config  (
   reg came = 1'h0, full = 1'h0, last = 1'h0, match = 1'h0;
   reg [191:0] words = 192'h0;
   reg [31:0] word = 32'h0;
-  wire n2, n1, mine, move;
+  wire n3, n2, n1, mine, move;
   assign bus__ready = ~n1;
-  assign awake = bus__ready & (bus__valid | mine) | move | o__valid & o__ready;
+  assign awake = bus__ready & (bus__valid & n3 | mine) | move | o__valid & o__ready;
   assign move = full & (~o__valid | o__ready);
   assign n1 = mine & full;
   assign n2 = mine & ~full;
+  assign n3 = bus__payload[3:0] == 3'h5 & bus__payload[7:4] == sub & |(bus__payload[15:8] &
+    columns);
   assign mine = came & match;
   always @(posedge clk) begin
     if (rst) begin
       o__valid <= 1'h0; came <= 1'h0; full <= 1'h0;
     end else begin
-      if (move | o__ready) o__valid <= move;
+      if (o__ready | move) o__valid <= move;
       if (!(n1)) came <= bus__valid;
       full <= n2 ? last : full & ~move;
     end
@@ -440,8 +442,7 @@ module \neuflow_window.config  (
     if (move) held <= words[167:0];
     if (n2) words <= {word, words[191:32]};
     if (!(n1)) begin
-      match <= bus__payload[3:0] == 3'h5 & bus__payload[7:4] == sub & |(bus__payload[15:8] &
-        columns);
+      match <= n3;
       last <= bus__payload[48];
       word <= bus__payload[47:16];
     end
@@ -492,8 +493,8 @@ module \neuflow_window.packer.merger  (
   assign free = ~o__valid | o__ready;
   assign spills = last & full & total[0];
   always @(posedge clk) begin
-    if ((fresh[0] | fills) & n1) rest_0 <= turned;
-    if ((fresh[1] | fills) & n1) rest_1 <= turned;
+    if (n1 & (fresh[0] | fills)) rest_0 <= turned;
+    if (n1 & (fresh[1] | fills)) rest_1 <= turned;
     if (takes) begin
       turned <= i__payload[15:0];
       fills <= full;

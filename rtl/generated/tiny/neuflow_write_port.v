@@ -34,14 +34,14 @@ module neuflow_write_port (
   wire [32:0] burst, o__payload_60;
   wire [57:0] o__payload_31;
   wire [68:0] i__payload_46;
-  assign awake = |{awake_69, awake_73, i__valid_48, awake_70, n1, awake_71, awake_72, response,
-    asked} | n2;
+  assign awake = |{i__valid_48, awake_70, awake_71, awake_72, awake_73, asked, n1, awake_69,
+    response} | n2;
   assign i__valid_63 = o__valid_64 & free;
   assign i__valid_48 = o_valid & o_ready;
   assign free = ~under_way[4] & (o__payload_60[29] == near | !under_way);
   assign o_ready = i__ready_42 & i__ready_43;
-  assign n1 = request__valid & request__ready;
   assign asked = i__valid_63 & i__ready_66;
+  assign n1 = request__valid & request__ready;
   assign n2 = |settling;
   assign n3 = notes >> oldest;
   neuflow_slice #(.WIDTH(32)) asks (
@@ -70,7 +70,7 @@ module neuflow_write_port (
       .i__valid(i__valid_28), .o__payload(o__payload_31), .o__ready(o__ready_32),
       .o__valid(o__valid_35), .rst(rst));
   always @(posedge clk) begin
-    if (|{awake_69, awake_73, i__valid_48, awake_70, n1, awake_71, awake_72, rst, response, asked})
+    if (|{i__valid_48, awake_70, awake_71, awake_72, rst, awake_73, asked, n1, awake_69, response})
       begin
       settling <= 3'h4;
     end else begin
@@ -78,7 +78,7 @@ module neuflow_write_port (
     end
   end
   always @(posedge clk) begin
-    if (newest == 2'h2 & asked) notes[2] <= o__payload_60[32];
+    if (asked & newest == 2'h2) notes[2] <= o__payload_60[32];
     if (newest == 4'he & asked) notes[14] <= o__payload_60[32];
     if (newest == 4'h9 & asked) notes[9] <= o__payload_60[32];
     if (newest == 4'hb & asked) notes[11] <= o__payload_60[32];
@@ -155,11 +155,8 @@ module \neuflow_write_port.bursts  (
   reg [3:0] read_address = 4'h0, write_address = 4'h0;
   reg [4:0] level = 5'h0;
   wire fetch, push;
-  wire [1:0] n2;
-  wire [3:2] n1;
   assign i__ready = ~level[4];
   assign awake = push | fetch | o__valid & o__ready;
-  assign {n1, n2} = read_address + fetch;
   assign fetch = |level & (~o__valid | o__ready);
   assign push = i__valid & i__ready;
   neuflow_ram #(.ADDRESS(4), .DEPTH(16), .WIDTH(33)) ram (
@@ -171,7 +168,7 @@ module \neuflow_write_port.bursts  (
     end else begin
       o__valid <= fetch | o__valid & ~o__ready;
       level <= (level + push) - fetch;
-      read_address <= {n1, n2};
+      read_address <= read_address + fetch;
       write_address <= write_address + push;
     end
   end
@@ -192,12 +189,13 @@ module \neuflow_write_port.config  (
   reg came = 1'h0, full = 1'h0, last = 1'h0, match = 1'h0;
   reg [223:0] words = 224'h0;
   reg [31:0] word = 32'h0;
-  wire n2, n1, mine, move;
+  wire n3, n2, n1, mine, move;
   assign bus__ready = ~n1;
-  assign awake = bus__ready & (bus__valid | mine) | move | o__valid & o__ready;
+  assign awake = bus__ready & (bus__valid & n3 | mine) | move | o__valid & o__ready;
   assign move = full & (~o__valid | o__ready);
   assign n1 = mine & full;
   assign n2 = mine & ~full;
+  assign n3 = bus__payload[3:0] == 4'hb & !bus__payload[7:4] & |(bus__payload[15:8] & columns);
   assign mine = came & match;
   always @(posedge clk) begin
     if (rst) begin
@@ -212,7 +210,7 @@ module \neuflow_write_port.config  (
     if (move) held <= words[200:0];
     if (n2) words <= {word, words[223:32]};
     if (!(n1)) begin
-      match <= bus__payload[3:0] == 4'hb & !bus__payload[7:4] & |(bus__payload[15:8] & columns);
+      match <= n3;
       last <= bus__payload[48];
       word <= bus__payload[47:16];
     end
@@ -385,10 +383,10 @@ module \neuflow_write_port.placer.merger  (
   assign free = ~o__valid | o__ready;
   assign spills = last & full & |total[1:0];
   always @(posedge clk) begin
-    if ((fresh[1] | fills) & n1) rest_1 <= turned[31:16];
-    if ((fresh[2] | fills) & n1) rest_2 <= turned[15:0];
     if ((fresh[0] | fills) & n1) rest_0 <= turned[15:0];
+    if ((fresh[1] | fills) & n1) rest_1 <= turned[31:16];
     if ((fresh[3] | fills) & n1) rest_3 <= turned[31:16];
+    if ((fresh[2] | fills) & n1) rest_2 <= turned[15:0];
     if (takes) begin
       turned <= at[0] - i__payload[32] ? {i__payload[15:0], i__payload[31:16]} : i__payload[31:0];
       fills <= full;
@@ -441,7 +439,7 @@ module \neuflow_write_port.walker  (
   assign o__payload = {i__payload[200], last, i__payload[55:32], run[1:0], run[31:2]};
   assign i__ready = o__valid & o__ready & last;
   assign awake = o__valid ? o__ready : i__valid;
-  assign n1 = n2 & n5;
+  assign n1 = n5 & n2;
   assign n2 = n6 | new_plane;
   assign n3 = n5 & (n2 | new_row);
   assign origin = o__valid & new_row ? (new_plane ? plane : row) : new_plane ? i__payload[31:0] :
@@ -450,7 +448,7 @@ module \neuflow_write_port.walker  (
   assign n5 = n6 | o__ready;
   assign n6 = ~o__valid;
   assign new_plane = n6 | ends0 & ends1;
-  assign last = ends2 & ends0 & ends1;
+  assign last = ends0 & ends1 & ends2;
   always @(posedge clk) begin
     if (n1) begin
       ends2 <= o__valid ? left2 == 2'h2 : i__payload[167:152] == 1'h1;
@@ -466,8 +464,8 @@ module \neuflow_write_port.walker  (
       left0 <= (n4 ? 16'h0 : 16'hffff) + (n4 ? i__payload[71:56] : left0);
       run <= origin + (new_row ? 32'h0 : i__payload[103:72]);
     end
-    if (n5 & new_plane) plane <= origin + i__payload[199:168];
-    if (n5 & new_row) row <= origin + i__payload[151:120];
+    if (new_plane & n5) plane <= origin + i__payload[199:168];
+    if (new_row & n5) row <= origin + i__payload[151:120];
   end
   always @(posedge clk) begin
     if (rst) begin
