@@ -11,6 +11,7 @@ from amaranth.lib import stream
 from amaranth.lib.wiring import Component, In, Out, connect, flipped
 
 from neuflow.blocks.config import ConfigReceiver, ConfigTap, config_stream
+from neuflow.blocks.gate import add_gated
 from neuflow.layout import ALU, WINDOW, Kind
 from tests.helpers import Config, Pace, configure, simulate, until
 
@@ -24,7 +25,7 @@ WINDOW_VALUES = [
 
 
 class Chain(Component):
-    """Two taps in a row: an ALU (sub 1) at the first, a WINDOW unit at the second."""
+    """Two taps in a row: an ALU (sub 1) at the first, a WINDOW unit at the second. All sleep."""
 
     def __init__(self, depth: int, column: int = 1):
         self.depth = depth
@@ -40,10 +41,11 @@ class Chain(Component):
 
     def elaborate(self, platform):
         m = Module()
-        m.submodules.first = first = ConfigTap(1)
-        m.submodules.second = second = ConfigTap(1)
-        m.submodules.alu = alu = ConfigReceiver(Kind.ALU, ALU, self.depth)
-        m.submodules.window = window = ConfigReceiver(Kind.WINDOW, WINDOW, self.depth)
+        first, second = ConfigTap(1), ConfigTap(1)
+        alu = ConfigReceiver(Kind.ALU, ALU, self.depth)
+        window = ConfigReceiver(Kind.WINDOW, WINDOW, self.depth)
+        for name, part in (("first", first), ("second", second), ("alu", alu), ("window", window)):
+            add_gated(m, name, part, platform)
         connect(m, flipped(self.bus), first.i)
         connect(m, first.o, second.i)
         connect(m, second.o, flipped(self.end))
