@@ -109,7 +109,8 @@ class Router(Component):
             m.d.sync += done[k].eq(moving[k] & out.i.payload.last)
         outs = (self.output(o) for o in self.outputs)
         arms = (~(armed ^ incomplete)).any()  # or disarms: words have changed
-        m.d.comb += self.awake.eq(moves.any() | fires(*outs) | words_stir | ended.any() | arms)
+        # Where a packet has ended an output is done, and its words stir.
+        m.d.comb += self.awake.eq(moves.any() | fires(*outs) | words_stir | arms)
         return gate_registers(m, "words", words_stir, platform)
 
     def _build_queues(self, m: Module, done: Signal) -> tuple[list[data.View], list[Signal], Value]:

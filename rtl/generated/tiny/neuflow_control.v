@@ -107,17 +107,17 @@ module neuflow_control (
     end
   end
   always @(posedge clk) begin
-    if (write_error | read_error | rst) begin
-      fault[2] <= 1'h0;
-    end else begin
-      if (hang) fault[2] <= 1'h1;
-    end
-  end
-  always @(posedge clk) begin
-    if (read_error | rst) begin
+    if (rst | read_error) begin
       fault[0] <= 1'h0;
     end else begin
       if (write_error | hang) fault[0] <= n2[0];
+    end
+  end
+  always @(posedge clk) begin
+    if (rst | write_error | read_error) begin
+      fault[2] <= 1'h0;
+    end else begin
+      if (hang) fault[2] <= 1'h1;
     end
   end
 endmodule
@@ -177,10 +177,13 @@ module \neuflow_control.counters  (
   reg [59:0] seen = 60'h0;
   reg [64:0] edge_lanes_next, map_remainder_next, useful_next;
   wire n1;
-  wire [1:0] n3, n2;
+  wire [1:0] n4, n5;
+  wire [4:0] n3, n2;
   assign n1 = seen[32] | seen[0];
-  assign n2 = 2'h2 - seen[59:58];
-  assign n3 = 2'h2 - seen[27:26];
+  assign n2 = {n5[0] ? seen[54:52] : 3'h0} + {n5[1] ? {seen[54:52], 1'h0} : 4'h0};
+  assign n3 = {seen[58] ? seen[54:52] : 3'h0} + {seen[59] ? {seen[54:52], 1'h0} : 4'h0};
+  assign n4 = 2'h2 - seen[27:26];
+  assign n5 = 2'h2 - seen[59:58];
   always @(posedge clk) begin
     mac_cycles0 <= seen[0];
     mac_cycles1 <= seen[32];
@@ -308,18 +311,18 @@ module \neuflow_control.counters  (
     if (!(seen[32])) begin
       map_remainder1 <= 4'h0; edge_lanes1 <= 4'h0; useful1 <= 4'h0;
     end else begin
-      map_remainder1 <= {n2[0] ? seen[54:52] : 3'h0} + (n2[1] ? {seen[54:52], 1'h0} : 4'h0);
+      map_remainder1 <= n2[3:0];
       edge_lanes1 <= {3'h5 - seen[54:52], 1'h0};
-      useful1 <= {1'h0, seen[58] ? seen[54:52] : 3'h0} + (seen[59] ? {seen[54:52], 1'h0} : 4'h0);
+      useful1 <= n3[3:0];
     end
   end
   always @(posedge clk) begin
     if (!(seen[0])) begin
       map_remainder0 <= 4'h0; edge_lanes0 <= 4'h0; useful0 <= 4'h0;
     end else begin
-      map_remainder0 <= {n3[0] ? seen[22:20] : 3'h0} + (n3[1] ? {seen[22:20], 1'h0} : 4'h0);
+      map_remainder0 <= {n4[0] ? seen[22:20] : 3'h0} + (n4[1] ? {seen[22:20], 1'h0} : 4'h0);
       edge_lanes0 <= {3'h5 - seen[22:20], 1'h0};
-      useful0 <= {seen[26] ? seen[22:20] : 3'h0} + (seen[27] ? {seen[22:20], 1'h0} : 4'h0);
+      useful0 <= {1'h0, seen[26] ? seen[22:20] : 3'h0} + (seen[27] ? {seen[22:20], 1'h0} : 4'h0);
     end
   end
   always @(posedge clk) begin
@@ -485,77 +488,74 @@ module \neuflow_control.sequencer  (
   output wire restart,
   input wire clk
 );
-  reg bad = 1'h0, first = 1'h0, last_frame = 1'h0, steps = 1'h0, there = 1'h0, wraps = 1'h0;
+  reg bad = 1'h0, first = 1'h0, last_frame = 1'h0, over, steps = 1'h0, there = 1'h0, wraps = 1'h0;
   reg [1:0] empty = 2'h0, single = 2'h0, state = 2'h0;
   reg [31:0] held = 32'h0, input_base = 32'h0, input_step = 32'h0, output_base = 32'h0, output_step
     = 32'h0, ring_index = 32'h0;
   reg [32:0] at = 33'h0;
   reg [7:0] left = 8'h0, waiting0 = 8'h0, waiting1 = 8'h0;
-  wire n23, n24, n15, n7, n20, n17, n12, n4, n3, n16, n14, n22, n21, n5, n6, n2, n9, n13, n19, n8,
-    config__payload_last, go, moves, next_frame, over;
-  wire [27:0] n11;
-  wire [31:28] n10;
-  wire [32:0] n18, n1;
+  wire n11, n22, n14, n6, n19, n16, n10, n7, n3, n15, n13, n21, n20, n4, n5, n2, n9, n12, n18, n8,
+    config__payload_last, go, moves, next_frame;
+  wire [32:0] n17, n1;
   wire [7:0] code;
   assign {config__payload[48], config__payload[15:0]} = {config__payload_last, held[19:4]};
-  assign {n10, n11} = over ? {host_input[20:0], 11'h0} : input_base + input_step;
   assign i__ready = ~there | moves;
   assign enable = busy & ~(last_frame & frame_ends);
   assign config__payload[47:16] = at[31:0] + (first ? (held[29:28] == 2'h3 ? output_base :
     held[29:28] == 2'h2 ? input_base : held[29:28] == 1'h1 ? {host_program[20:0], 11'h0} : 32'h0) :
     32'h0);
   assign frame_ends = state == 2'h3;
-  assign restart = n15 ? 1'h1 : n4 ? (n3 ? moves & steps : 1'h0) : 1'h0;
-  assign config__valid = n4 ? (n8 ? there & ~at[32] : 1'h0) : 1'h0;
-  assign fence_waits = n4 ? (n7 ? there & n22 & ~go : 1'h0) : 1'h0;
+  assign restart = n14 ? 1'h1 : n7 ? (n3 ? moves & steps : 1'h0) : 1'h0;
+  assign config__valid = n7 ? (n8 ? there & ~at[32] : 1'h0) : 1'h0;
+  assign fence_waits = n7 ? (n6 ? there & n21 & ~go : 1'h0) : 1'h0;
   assign n1 = ring_index + 1'h1;
-  assign n2 = n4 & n3 & moves;
+  assign n2 = n3 & n7 & moves;
   assign n3 = state == 2'h2;
-  assign n4 = busy & !fault;
-  assign n5 = {n7, moves} != 2'h2;
-  assign n6 = {n3, moves} != 2'h2;
-  assign n7 = !state;
+  assign n4 = {n3, moves} != 2'h2;
+  assign n5 = {n6, moves} != 2'h2;
+  assign n6 = !state;
+  assign n7 = busy & !fault;
   assign n8 = state == 1'h1;
-  assign n9 = &{n4, n7 | n8, n21, n5};
+  assign n9 = &{n5, n6 | n8, n7, n20};
   assign moves = there & go;
-  assign over = n23 | wraps;
-  assign n12 = next_frame | n24;
-  assign n13 = ~restart & i__ready;
-  assign code = |fault ? {5'h0, fault} : there & at[32] & state != 2'h3 ? 8'h2 : {7'h0, n4 ? (n7 ?
+  assign n10 = next_frame | n22;
+  assign n11 = ~busy;
+  assign n12 = ~restart & i__ready;
+  assign code = |fault ? {5'h0, fault} : there & at[32] & state != 2'h3 ? 8'h2 : {7'h0, n7 ? (n6 ?
     there & bad : 1'h0) : 1'h0};
-  assign n14 = busy & |code;
-  assign n15 = n24 & !error;
-  assign n16 = next_frame & last_frame;
-  assign n17 = moves & n7 & (n20 & at[7:4] == 4'hb);
-  assign n18 = frames_done + 1'h1;
-  assign n19 = n15 | next_frame | rst;
-  assign n20 = at[3:0] == 1'h1;
-  assign n21 = {moves, n8} != 1'h1;
+  assign n13 = busy & |code;
+  assign n14 = n22 & !error;
+  assign n15 = next_frame & last_frame;
+  assign n16 = moves & n6 & (n19 & at[7:4] == 4'hb);
+  assign n17 = frames_done + 1'h1;
+  assign n18 = next_frame | n14 | rst;
+  assign n19 = at[3:0] == 1'h1;
   assign config__payload_last = left == 1'h1;
-  assign next_frame = n4 ? (frame_ends ? &empty : 1'h0) : 1'h0;
-  assign n22 = ~bad;
-  assign go = n4 ? (n3 ? 1'h1 : n8 ? config__ready : n7 ? n22 & (at[3:0] != 2'h2 | &(~at[13:12] |
+  assign n20 = {n8, moves} != 2'h2;
+  assign next_frame = n7 ? (frame_ends ? &empty : 1'h0) : 1'h0;
+  assign n21 = ~bad;
+  assign go = n7 ? (n3 ? 1'h1 : n8 ? config__ready : n6 ? n21 & (at[3:0] != 2'h2 | &(~at[13:12] |
     (at[30] ? single : empty))) : 1'h0) : 1'h0;
-  assign n23 = ~busy;
-  assign n24 = start & n23;
+  assign n22 = start & n11;
   always @(posedge clk) begin
     wraps <= n1 == host_ring;
     if (n2) begin
       output_step <= at[31:0];
       input_step <= output_step;
     end
-    if (&{n4, n5, n6, n3 | n7}) steps <= n3;
+    if (&{n4, n5, n6 | n3, n7}) steps <= n3;
     if (n9) begin
       first <= n8 ? 1'h0 : 1'h1;
       left <= n8 ? left - 1'h1 : at[27:20];
     end
-    if (n4 & n7 & moves) held <= at[31:0];
-    if (n12) begin
+    if (n6 & n7 & moves) held <= at[31:0];
+    if (n10) begin
+      over = n11 | wraps;
       output_base <= over ? {host_output[20:0], 11'h0} : output_base + output_step;
-      input_base <= {n10, n11};
+      input_base <= over ? {host_input[20:0], 11'h0} : input_base + input_step;
       ring_index <= (over) ? 32'h0 : n1[31:0];
     end
-    if (n13) begin
+    if (n12) begin
       bad <= ~(i__payload[3:0] == 1'h1 & |i__payload[27:20] | (i__payload[3:0] == 2'h2 |
         i__payload[3:0] == 2'h3)) | |{2'h0, i__payload[19:14]} | i__payload[31];
       at <= i__payload;
@@ -566,41 +566,41 @@ module \neuflow_control.sequencer  (
       error <= 8'h0; done <= 1'h0; waiting1 <= 8'h0; single <= 2'h0; empty <= 2'h0; waiting0 <=
         8'h0; last_frame <= 1'h0;
     end else begin
-      if (n14) error <= code;
-      if (n14 | n15 | (clear_done | n16)) done <= n14 ? 1'h1 : n15 ? 1'h0 : n16;
-      waiting1 <= (waiting1 + {n17 & at[13]}) - write_done[1];
+      if (n13) error <= code;
+      if (n13 | n14 | (clear_done | n15)) done <= n13 ? 1'h1 : n14 ? 1'h0 : n15;
+      waiting1 <= (waiting1 + {n16 & at[13]}) - write_done[1];
       single <= {waiting1 <= 1'h1, waiting0 <= 1'h1};
       empty <= {!waiting1, !waiting0};
-      waiting0 <= (waiting0 + {n17 & at[12]}) - write_done[0];
-      last_frame <= n18 >= host_frames;
+      waiting0 <= (waiting0 + {n16 & at[12]}) - write_done[0];
+      last_frame <= n17 >= host_frames;
+    end
+  end
+  always @(posedge clk) begin
+    if (n13 | rst) begin
+      busy <= 1'h0;
+    end else begin
+      if (n14 | n15) busy <= n14;
+    end
+  end
+  always @(posedge clk) begin
+    if (n18) begin
+      program_counter <= 32'h0; state <= 2'h0;
+    end else begin
+      if (moves & ~(n3 & steps)) program_counter <= program_counter + 1'h1;
+      if (&{{n6, n19, at[3:0] == 2'h3, moves} != 4'h9, {config__payload_last, n8, moves} != 2'h3,
+        {steps, n3, moves} != 2'h3, n7, n20, n6 | n3 | n8, n4, n5}) state <= n3 ? 2'h3 : n8 ? 2'h0 :
+        n19 ? 2'h1 : 2'h2;
     end
   end
   always @(posedge clk) begin
     if (n14 | rst) begin
-      busy <= 1'h0;
-    end else begin
-      if (n15 | n16) busy <= n15;
-    end
-  end
-  always @(posedge clk) begin
-    if (n19) begin
-      program_counter <= 32'h0; state <= 2'h0;
-    end else begin
-      if (moves & ~(n3 & steps)) program_counter <= program_counter + 1'h1;
-      if (&{n4, n6, {at[3:0] == 2'h3, n20, n7, moves} != 2'h3, n5, n21, {config__payload_last,
-        moves, n8} != 2'h3, {steps, n3, moves} != 2'h3, n3 | n7 | n8}) state <= n3 ? 2'h3 : n8 ?
-        2'h0 : n20 ? 2'h1 : 2'h2;
-    end
-  end
-  always @(posedge clk) begin
-    if (n15 | rst) begin
       frames_done <= 32'h0;
     end else begin
-      if (next_frame) frames_done <= n18[31:0];
+      if (next_frame) frames_done <= n17[31:0];
     end
   end
   always @(posedge clk) begin
-    if (restart | rst) begin
+    if (rst | restart) begin
       there <= 1'h0;
     end else begin
       if (i__ready) there <= i__valid;

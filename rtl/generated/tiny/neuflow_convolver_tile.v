@@ -193,7 +193,7 @@ module \neuflow_convolver_tile.convolver  (
       .config_gated_rst(array_gated_rst), .held(config__payload_30), .o__ready(config__ready_33),
       .o__valid(config__valid_34));
   neuflow_clock_gate config_gate (
-    .awake(|{awake_174, awake_175, awake_176, awake_177}), .clk(clk), .gated(config_clk),
+    .awake(|{awake_176, awake_177, awake_174, awake_175}), .clk(clk), .gated(config_clk),
       .rst(array_gated_rst));
   \neuflow_convolver_tile.convolver.drain  drain (
     .awake_156(awake_173), .block(block), .config__payload(config__payload_60),
@@ -218,7 +218,7 @@ module \neuflow_convolver_tile.convolver  (
       .i__ready(weights__ready), .i__valid(i__valid_77), .listening(weights_listening),
       .parameters(parameters), .parameters_beats(config__payload_60[135:134]),
       .parameters_take(parameters_take), .parameters_valid(parameters_valid),
-      .parameters_wanted(parameters_wanted), .port_2504_16(block[17:16]), .read(read_113),
+      .parameters_wanted(parameters_wanted), .port_2502_16(block[17:16]), .read(read_113),
       .ready(ready), .rewind(rewind), .value(value), .weights_gated_rst(array_gated_rst));
 endmodule
 
@@ -338,7 +338,7 @@ module \neuflow_convolver_tile.convolver.array  (
   assign wait_drain = active & ~n63 & stays;
   assign released = pass_done ? 16'h0 : kept;
   assign awake_184 = |{s10[0], s9[0], s8[0], s7[0], s5[0], s4[0], s3[0], s1[0], s13[0], s12[0],
-    s11[0], s6[0], s2[0], hand_over, s14_q[0], frees, issue, shift, starts, awake} | n20;
+    s11[0], s6[0], s2[0], hand_over, s14_q[0], frees, shift, awake, issue, starts} | n20;
   assign weights_rewind = issue & group_ends;
   assign n3 = active & begins & full;
   assign ends_x = kx_ends_ends & ~(goes_on & due) | gathers;
@@ -381,11 +381,11 @@ module \neuflow_convolver_tile.convolver.array  (
   assign n37 = s2[0] & ~s2[8];
   assign n38 = n65 ? (wraps_89 & $signed(next_row_beyond) >= $signed(1'h0) ? next_row_beyond[19:0] :
     row_start + move_104) : n41;
-  assign n39 = |{s2[0], n36, n37, n65};
+  assign n39 = |{s2[0], n36, n65, n37};
   assign n40 = {n36, n37} != 1'h1;
   assign n41 = s2[5] ? next_group : group_start;
   assign first_channel = config__payload[50] ? s2[5] : s2[3];
-  assign n42 = n39 & {n36, n37, n65} != 1'h1 & n40;
+  assign n42 = n39 & {n36, n65, n37} != 2'h2 & n40;
   assign n43 = n36 | n66 & first_channel;
   assign n44 = n66 | absent[0];
   assign n45 = s2[0] & s2[9];
@@ -398,7 +398,7 @@ module \neuflow_convolver_tile.convolver.array  (
   assign block_ends = ky_ends & block_ends_ends;
   assign n50 = ~odd;
   assign n51 = idle | weights_rewind & pass_ends_ends;
-  assign n52 = weights_rewind | n51;
+  assign n52 = n51 | weights_rewind;
   assign n53 = idle | s0_last & group_ends_ends;
   assign n54 = s0_last | n53;
   assign n55 = idle | n67 & block_ends_ends;
@@ -550,7 +550,7 @@ module \neuflow_convolver_tile.convolver.array  (
   end
   always @(posedge array_gated_clk) begin
     if (|{s10[0], s9[0], s8[0], s7[0], s5[0], s4[0], s3[0], s1[0], s13[0], s12[0], s11[0], s6[0],
-      s2[0], hand_over, s14_q[0], frees, issue, shift, starts, coordinates_gated_rst, awake}) begin
+      s2[0], hand_over, s14_q[0], frees, coordinates_gated_rst, shift, awake, issue, starts}) begin
       settling <= 3'h7;
     end else begin
       if (n20) settling <= settling - 1'h1;
@@ -658,13 +658,13 @@ module \neuflow_convolver_tile.convolver.array  (
         bottom_beyond <= (config__payload[112:97] + config__payload[116:113]) - 1'h1;
         last_beyond <= (config__payload[96:81] + config__payload[116:113]) - 1'h1;
         {first_beyond_q[16], first_beyond_q[3:0]} <= {n34[5], n34[3:0]};
-        reciprocal <= config__payload[116] ? {3'h0, config__payload[115] ? {1'h0,
-          config__payload[114] ? {3'h4, config__payload[113] ? 4'h5 : 4'ha} : {2'h2,
-          config__payload[113] ? 5'hf : 5'h16}} : config__payload[114] ? {2'h1, config__payload[113]
-          ? 6'h1e : 6'h27} : config__payload[113] ? 8'h72 : 8'h80} : config__payload[115] ? {2'h0,
-          config__payload[114] ? {3'h2, config__payload[113] ? 6'h13 : 6'h2b} : config__payload[113]
-          ? 9'hcd : 9'h100} : config__payload[114] ? {1'h0, config__payload[113] ? 10'h156 :
-          10'h200} : config__payload[113] ? 11'h400 : 11'h0;
+        reciprocal <= config__payload[116] ? {3'h0, config__payload[115] ? {3'h2,
+          config__payload[114] ? {1'h0, config__payload[113] ? 4'h5 : 4'ha} : config__payload[113] ?
+          5'hf : 5'h16} : config__payload[114] ? {2'h1, config__payload[113] ? 6'h1e : 6'h27} :
+          config__payload[113] ? 8'h72 : 8'h80} : config__payload[115] ? {2'h0, config__payload[114]
+          ? {3'h2, config__payload[113] ? 6'h13 : 6'h2b} : config__payload[113] ? 9'hcd : 9'h100} :
+          config__payload[114] ? {1'h0, config__payload[113] ? 10'h156 : 10'h200} :
+          config__payload[113] ? 11'h400 : 11'h0;
         rounds_q <= gap[20:3];
       end
       if ({s2[10], n36, n37} != 3'h5 & n39) begin
@@ -678,8 +678,8 @@ module \neuflow_convolver_tile.convolver.array  (
         channel_base <= n36 ? config__payload[173:165] : first_channel ? config__payload[173:165] :
           next_channel[8:0];
       end
-      if ((n44 | n43) & ~n45) absent <= n43 ? config__payload[511:452] : {1'h0, absent[59:1]};
-      if (n45 | n44 | n43) next_channel <= n45 ? config__payload[184:165] + s2_weights[31:16] : n43
+      if ((n43 | n44) & ~n45) absent <= n43 ? config__payload[511:452] : {1'h0, absent[59:1]};
+      if (n45 | n43 | n44) next_channel <= n45 ? config__payload[184:165] + s2_weights[31:16] : n43
         ? config__payload[184:165] + config__payload[204:185] : next_channel +
         config__payload[204:185];
       if (s1[0] & s1[8] | n36) phase_81 <= n36 ? config__payload[312:309] : s1[4] ?
@@ -855,8 +855,8 @@ module \neuflow_convolver_tile.convolver.array.coordinates  (
       {ready_q[82:80], ready_q[47:0]} <= {summed_q[82:80], summed_q[47:0]};
       {summed_q[82:80], summed_q[47:0]} <= {!column_next, row_next < form[47:32], column_next <
         form[31:16], row_next, y_next, x_next};
-      lane0_column <= (first | ready_q[82]) ? 3'h0 : lane0_column + 1'h1;
       lane0_row <= (first) ? 3'h0 : lane0_row + ready_q[82];
+      lane0_column <= (first | ready_q[82]) ? 3'h0 : lane0_column + 1'h1;
     end
   end
   always @(posedge coordinates_gated_clk) begin
@@ -1166,7 +1166,7 @@ module \neuflow_convolver_tile.convolver.drain  (
     summed0 = 48'h0, summed1 = 48'h0;
   reg [4:0] settling = 5'h13;
   reg [5:0] s = 6'h0, s_96 = 6'h0;
-  wire n32, n23, n18, n30, n8, n16, n14, n12, n11, n7, n2, n33, n31, n1, n5, n4, n3, n6, n29, n26,
+  wire n32, n23, n18, n30, n8, n16, n14, n12, n11, n7, n2, n33, n31, n1, n6, n5, n4, n3, n29, n26,
     n27, n13, n15, n17, n19, n22, n24, n25, n28, all_ends, awake, clear, en, ends, have, i__ready,
     i__ready_124, i__ready_129, i__valid, i__valid_146, inside_2, issue, last_word, map_ends, move,
     o__ready_148, o__valid_149, out__valid, plain, reads, result0_step, sign0, sign1, take;
@@ -1204,10 +1204,10 @@ module \neuflow_convolver_tile.convolver.drain  (
   assign i__valid_146 = n1 ? out__valid : o__valid_149;
   assign clear = config__valid & config__ready;
   assign reads = i__valid & i__ready_124 | move & |{r2_beat[0], r1_beat[0], r3_beat[0], issue};
-  assign n3 = i__valid_146 & i__ready;
-  assign n4 = block[15:0] != told;
-  assign n5 = config__valid & n32;
-  assign n6 = o__valid & o__ready;
+  assign n3 = o__valid & o__ready;
+  assign n4 = i__valid_146 & i__ready;
+  assign n5 = block[15:0] != told;
+  assign n6 = config__valid & n32;
   assign n7 = |settling;
   assign ends = step & n2;
   assign n8 = issue & map_ends;
@@ -1221,7 +1221,7 @@ module \neuflow_convolver_tile.convolver.drain  (
   assign n13 = issue | n12;
   assign all_ends = map_ends & row_ends_115;
   assign n14 = n32 | n8 & slot_ends;
-  assign n15 = n14 | n8;
+  assign n15 = n8 | n14;
   assign n16 = n32 | n8 & row_ends_115;
   assign n17 = n8 | n16;
   assign n18 = n32 | n23 & map_ends_113;
@@ -1275,7 +1275,7 @@ module \neuflow_convolver_tile.convolver.drain  (
   \neuflow_convolver_tile.convolver.drain.walk  walk (
     .clear(clear), .complete(complete_175), .config_2(config__payload),
       .drain_gated_clk(drain_gated_clk), .drain_gated_rst(drain_gated_rst), .inside_2(inside_2),
-      .mark(s5[1] & s5[2]), .offset(offset), .port_2889_0(s5[1:0]));
+      .mark(s5[1] & s5[2]), .offset(offset), .port_2887_0(s5[1:0]));
   always @(posedge drain_gated_clk) begin
     if (|{reads, running, waiting, clear, n3, n4, n5, n6, hand_over, awake, drain_gated_rst}) begin
       settling <= 5'h13;
@@ -1316,7 +1316,7 @@ module \neuflow_convolver_tile.convolver.drain  (
       three <= &config__payload[135:134];
       two <= config__payload[135];
       known[0] <= n10[0];
-      if (n11 | o__valid_149 & o__ready_148 & o__payload_147[34]) leaving <= n11;
+      if (o__valid_149 & o__ready_148 & o__payload_147[34] | n11) leaving <= n11;
       if (n13) begin
         row_ends <= n12 ? config__payload[77:62] <= 2'h2 : rest <= 3'h4;
         rest <= n12 ? config__payload[77:62] : rest - 2'h2;
@@ -1355,8 +1355,8 @@ module \neuflow_convolver_tile.convolver.drain  (
         rows_sent <= all_ends ? 16'h0 : n9[15:0];
         slot_base <= next_slot;
       end
-      if (issue | n23 | n8) read_address <= n8 ? next_slot : n23 ? next_map : read_address + 2'h2;
-      if (n23 | n8) map_base <= n8 ? next_slot : next_map;
+      if (n8 | issue | n23) read_address <= n8 ? next_slot : n23 ? next_map : read_address + 2'h2;
+      if (n8 | n23) map_base <= n8 ? next_slot : next_map;
     end
   end
   always @(posedge drain_gated_clk) begin
@@ -1565,7 +1565,7 @@ module \neuflow_convolver_tile.convolver.drain.walk  (
   input wire clear,
   input wire mark,
   output wire [15:0] complete,
-  input wire [1:0] port_2889_0,
+  input wire [1:0] port_2887_0,
   output reg inside_2 = 1'h0,
   output reg [19:0] offset = 20'h0,
   input wire [141:0] config_2,
@@ -1573,47 +1573,39 @@ module \neuflow_convolver_tile.convolver.drain.walk  (
 );
   reg fresh = 1'h1, one_column = 1'h0, one_slot = 1'h0;
   reg [16:0] pitch_less = 17'h0, slots_less = 17'h0;
-  reg [69:0] n3, n6, marked = 70'h0, now = 70'h0;
-  wire n4, n5, n1, after_row_ends, after_slot_ends;
+  reg [69:0] n1, n4, marked = 70'h0, now = 70'h0;
+  wire n2, n3, n6, after_row_ends, after_slot_ends;
   wire [15:0] after_column, after_row, after_slot;
   wire [19:0] after_base;
-  wire [69:0] n2;
+  wire [69:0] n5;
   assign complete = marked[31:16] >= config_2[93:78] ? config_2[93:78] : marked[31:16] +
     (marked[15:0] >= config_2[77:62]);
-  assign n1 = clear | n4 | drain_gated_rst;
+  assign n2 = fresh & ~port_2887_0[0];
+  assign n3 = port_2887_0[0] | clear | n2;
+  assign after_slot_ends = now[68] ? (now[69] ? one_slot : now[47:32] == slots_less) : now[69];
+  assign after_row_ends = now[68] ? one_column : now[15:0] == pitch_less;
   assign after_base = now[68] ? (now[69] ? 20'h0 : now[67:48] + config_2[77:62]) : now[67:48];
   assign after_slot = now[68] ? (now[69] ? 16'h0 : now[47:32] + 1'h1) : now[47:32];
   assign after_row = now[68] ? now[31:16] + 1'h1 : now[31:16];
   assign after_column = now[68] ? 16'h0 : now[15:0] + 1'h1;
-  assign n2 = port_2889_0[1] & ~mark ? marked : {after_slot_ends, after_row_ends, after_base,
+  assign n5 = port_2887_0[1] & ~mark ? marked : {after_slot_ends, after_row_ends, after_base,
     after_slot, after_row, after_column};
-  assign n4 = fresh & ~port_2889_0[0];
-  assign n5 = port_2889_0[0] | clear | n4;
-  assign after_slot_ends = now[68] ? (now[69] ? one_slot : now[47:32] == slots_less) : now[69];
-  assign after_row_ends = now[68] ? one_column : now[15:0] == pitch_less;
-  always @(posedge drain_gated_clk) begin
-    if (n1) begin
-      marked[67:0] <= 68'h0; now[67:0] <= 68'h0;
-    end else begin
-      if (port_2889_0[0] & mark) marked[67:0] <= {after_base, after_slot, after_row, after_column};
-      if (port_2889_0[0]) now[67:0] <= n2[67:0];
-    end
-  end
+  assign n6 = clear | drain_gated_rst | n2;
   always @(posedge drain_gated_clk) begin
     if (drain_gated_rst) begin
       marked[69:68] <= 2'h0; now[69:68] <= 2'h0; offset <= 20'h0; inside_2 <= 1'h0; one_slot <=
         1'h0; one_column <= 1'h0; slots_less <= 17'h0; pitch_less <= 17'h0;
     end else begin
-      if ({port_2889_0[0], mark, clear, n4} != 4'h8 & n5) begin
-        n3 = clear ? {one_slot, one_column, 68'h0} : n4 ? {one_slot, one_column, 68'h0} :
-          port_2889_0[0] ? (mark ? {after_slot_ends, after_row_ends, after_base, after_slot,
+      if ({port_2887_0[0], mark, clear, n2} != 4'h8 & n3) begin
+        n1 = clear ? {one_slot, one_column, 68'h0} : n2 ? {one_slot, one_column, 68'h0} :
+          port_2887_0[0] ? (mark ? {after_slot_ends, after_row_ends, after_base, after_slot,
           after_row, after_column} : {2'h0, marked[67:0]}) : {2'h0, marked[67:0]};
-        marked[69:68] <= n3[69:68];
+        marked[69:68] <= n1[69:68];
       end
-      if (n5) begin
-        n6 = clear ? {one_slot, one_column, 68'h0} : n4 ? {one_slot, one_column, 68'h0} :
-          port_2889_0[0] ? n2 : {2'h0, now[67:0]};
-        now[69:68] <= n6[69:68];
+      if (n3) begin
+        n4 = clear ? {one_slot, one_column, 68'h0} : n2 ? {one_slot, one_column, 68'h0} :
+          port_2887_0[0] ? n5 : {2'h0, now[67:0]};
+        now[69:68] <= n4[69:68];
       end
       offset <= now[67:48] + now[15:0];
       inside_2 <= now[15:0] < config_2[77:62] & now[31:16] < config_2[93:78];
@@ -1624,10 +1616,18 @@ module \neuflow_convolver_tile.convolver.drain.walk  (
     end
   end
   always @(posedge drain_gated_clk) begin
+    if (n6) begin
+      marked[67:0] <= 68'h0; now[67:0] <= 68'h0;
+    end else begin
+      if (port_2887_0[0] & mark) marked[67:0] <= {after_base, after_slot, after_row, after_column};
+      if (port_2887_0[0]) now[67:0] <= n5[67:0];
+    end
+  end
+  always @(posedge drain_gated_clk) begin
     if (clear | drain_gated_rst) begin
       fresh <= 1'h1;
     end else begin
-      if (port_2889_0[0]) fresh <= 1'h0;
+      if (port_2887_0[0]) fresh <= 1'h0;
     end
   end
 endmodule
@@ -1750,22 +1750,21 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
   reg [19:0] channels_step = 20'h0, linear = 20'h0, linear_row = 20'h0, position = 20'h0,
     position_102 = 20'h0, row_position = 20'h0, step = 20'h0;
   reg [1:0] begun = 2'h0, lane0 = 2'h0, lane1 = 2'h0, lane2 = 2'h0, lane3 = 2'h0, lap = 2'h0, lead =
-    2'h0, left = 2'h0, low = 2'h0, number, on, origin = 2'h0, start = 2'h0, stride = 2'h0, taken =
-    2'h0;
+    2'h0, left = 2'h0, low = 2'h0, origin = 2'h0, start = 2'h0, stride = 2'h0, taken = 2'h0;
   reg [20:0] pitch_less = 21'h0, step_less = 21'h0, x_step_less = 21'h0;
   reg [21:0] after_beyond;
-  reg [2:0] n6, both = 3'h0, both_left, first_bank = 3'h0;
+  reg [2:0] n8, both = 3'h0, both_left, first_bank = 3'h0, number;
   reg [3:0] banks_used = 4'h0, begins = 4'h0, first = 4'h0, first_142, flushing = 4'h0, last_phase =
     4'h0, of_first = 4'h0, phase_y = 4'h0, s1_piece_first = 4'h0, s1_piece_phase = 4'h0, settling =
     4'hb, used = 4'h0;
   reg [4:0] at_143;
-  reg [5:0] n5, apart = 6'h0, far = 6'h0, next_far = 6'h0, next_row_123 = 6'h0, row = 6'h0;
+  reg [5:0] n7, apart = 6'h0, far = 6'h0, next_far = 6'h0, next_row_123 = 6'h0, row = 6'h0;
   reg [63:0] words = 64'h0;
   reg [7:0] strides1_q = 8'h0, strides2_q = 8'h0;
   reg [84:0] s2_piece = 85'h0, s3_piece = 85'h0, s4_piece = 85'h0, s5_piece = 85'h0, s6_piece =
     85'h0, s1_piece_q = 85'h0;
   reg [8:0] n10, linear_101 = 9'h0, offset = 9'h0;
-  wire n18, n48, n24, n25, n46, n22, n15, n50, n52, n53, n54, n55, n34, n49, n7, n8, n56, n23, n13,
+  wire n18, n47, n24, n25, n46, n22, n15, n49, n51, n52, n53, n54, n34, n48, n5, n6, n55, n23, n13,
     n14, n12, n33, n35, n36, n29, n30, n27, n19, n21, n26, n28, n32, n37, n11, n39, n45, n38, n43,
     both_end, extends_2, finished, fits, i__ready_134, i__valid_135, joins, last_lap, last_phase_y,
     o__ready, o__valid, record_ends, row_ends, starts, store, with_next;
@@ -1773,11 +1772,11 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
   wire [15:0] n16;
   wire [16:0] n20;
   wire [19:0] next_linear_row, next_row, width;
-  wire [1:0] n51, n9, ahead, count;
+  wire [1:0] n50, n9, ahead, count;
   wire [21:0] after_row_beyond;
-  wire [2:0] n41, n58, rest, turn, unused;
-  wire [3:0] n42, n40, n57, n59, left_53, of_phase_1;
-  wire [4:0] n47, n44, n60;
+  wire [2:0] n42, n57, rest, turn, unused;
+  wire [3:0] n41, n40, n56, left_53, of_phase_1;
+  wire [4:0] n44, n58;
   wire [5:0] n3, end_2;
   wire [67:0] o__payload;
   wire [68:5] s0_piece;
@@ -1789,29 +1788,29 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
   assign s0_piece[36:21] = joins & taken > 1'h1 ? o__payload[31:16] : words[31:16];
   assign s0_piece[52:37] = joins & taken > 2'h2 ? o__payload[47:32] : words[47:32];
   assign s0_piece[68:53] = joins & taken > 2'h3 ? o__payload[63:48] : words[63:48];
-  assign awake = |{finished, starts, n12, pass_done, store, n13, n14} | n15;
+  assign awake = |{store, n12, pass_done, finished, n13, starts, n14} | n15;
   assign i__valid_135 = opened & i__valid;
-  assign o__ready = ~valid | store & (last_lap & (by_word_85 ? !left : n50 | left <= n51));
+  assign o__ready = ~valid | store & (last_lap & (by_word_85 ? !left : n49 | left <= n50));
   assign of_phase_1 = ~n2[7:4] & {4{pairs}};
   assign n1 = pairs ? config__payload[188:180] : config__payload[88:80] - config__payload[16:8];
   assign n2 = {2{first}} << where[1:0];
   assign n3 = where[8:3] + apart;
   assign record_ends = n34 & (last_channel | last_but_one & both_end);
-  assign both_end = with_next & n52 & (n53 | extends_2);
-  assign row_ends = last_lap & n54 & (by_word_85 ? !low : n55 | extends_2);
+  assign both_end = with_next & n51 & (n52 | extends_2);
+  assign row_ends = last_lap & n53 & (by_word_85 ? !low : n54 | extends_2);
   assign last_lap = ~phases | lap == n9 | lap == last_phase;
+  assign n5 = $signed(beyond1) >= $signed(1'h0);
+  assign n6 = $signed(beyond2) >= $signed(1'h0);
   assign store = room & (valid & (~pairs | fits | extends_2));
-  assign n7 = $signed(beyond1) >= $signed(1'h0);
-  assign n8 = $signed(beyond2) >= $signed(1'h0);
-  assign n9 = n54 & n55 ? low : left;
-  assign count = by_word_85 ? 2'h0 : fits ? n51 : joins ? (n50 ? 2'h3 : n51) : left;
+  assign n9 = n53 & n54 ? low : left;
+  assign count = by_word_85 ? 2'h0 : fits ? n50 : joins ? (n49 ? 2'h3 : n50) : left;
   assign ahead = joins ? count - left : 2'h0;
   assign unused = (o__payload[66:64] - 1'h1) - {1'h0, ahead};
-  assign n11 = n49 | o__ready;
-  assign finished = n56 | active & resident & allowed;
-  assign starts = n48 & config__valid & ~(|flushing);
+  assign n11 = n48 | o__ready;
   assign n12 = released != freed;
+  assign finished = n55 | active & resident & allowed;
   assign n13 = i__valid_135 & i__ready_134;
+  assign starts = n47 & config__valid & ~(|flushing);
   assign n14 = o__valid & o__ready;
   assign n15 = |settling;
   assign n16 = 12'hf0f << first_bank;
@@ -1822,29 +1821,29 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
   assign n21 = !lead;
   assign n22 = config__payload[7:5] == 2'h3;
   assign n23 = config__payload[7:5] == 3'h4;
-  assign n24 = n48 & ~s1_valid & ~s2_valid;
+  assign n24 = n47 & ~s1_valid & ~s2_valid;
   assign n25 = s2_valid & s2_piece[82] & ~s2_piece[84];
   assign next_linear_row = last_phase_y ? config__payload[79:60] : linear_row +
     config__payload[219:200];
-  assign n26 = n46 | n25 | n24;
-  assign n27 = n48 | n56;
+  assign n26 = n25 | n24 | n46;
+  assign n27 = n47 | n55;
   assign n28 = n27 | record_ends;
-  assign n29 = n48 | record_ends;
+  assign n29 = n47 | record_ends;
   assign n30 = n34 & both_end;
-  assign n32 = n29 | n34 | n30;
-  assign n33 = n48 | n34 & (~with_next | both_end);
+  assign n32 = n30 | n29 | n34;
+  assign n33 = n47 | n34 & (~with_next | both_end);
   assign width = config__payload[27:8] - 1'h1;
   assign n34 = store & row_ends;
   assign n35 = $signed(left_53) < $signed(1'h0);
-  assign left_53 = $signed(n57) - $signed(2'h1);
+  assign left_53 = $signed(n56) - $signed(2'h1);
   assign n36 = $signed(rest) < $signed(1'h0);
-  assign rest = $signed(n58) - $signed(2'h1);
-  assign n37 = n33 | n49 | n34;
-  assign n38 = n37 & {n36, n33, n49, n34} != 2'h2;
+  assign rest = $signed(n57) - $signed(2'h1);
+  assign n37 = n34 | n48 | n33;
+  assign n38 = n37 & {n36, n34, n48, n33} != 2'h2;
   assign n39 = starts | i__valid & i__ready & i__payload[67];
   assign n40 = ~(4'hf << s4_piece[2:0]);
-  assign n41 = ~(3'h7 << s4_piece[81:80]);
-  assign n42 = s4_piece[82] ? {n41, 1'h1} : 4'hf;
+  assign n41 = s4_piece[82] ? {n42, 1'h1} : 4'hf;
+  assign n42 = ~(3'h7 << s4_piece[81:80]);
   assign n43 = writer_gated_rst | n24;
   assign last_phase_y = n22 | n44 == config__payload[159:156];
   assign n44 = phase_y + 1'h1;
@@ -1852,28 +1851,26 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
     after_row_beyond[19:0] : row_position + config__payload[139:120]) : row_position;
   assign n45 = ~n25 & n46;
   assign n46 = s2_valid & s2_piece[84];
-  assign n47 = $signed(n59) - $signed(2'h1);
-  assign n48 = ~active;
+  assign n47 = ~active;
   assign beyond2 = end_2 - {strides2_q[7:6], 1'h0, strides2_q[4:0]};
   assign beyond1 = end_2 - {strides1_q[7:5], 1'h0, strides1_q[3:0]};
-  assign end_2 = n60 + 1'h1;
-  assign n49 = store & last_lap;
+  assign end_2 = n58 + 1'h1;
+  assign n48 = store & last_lap;
   assign joins = extends_2 & ~fits;
-  assign n50 = more | with_next & (both[2] | some);
-  assign n51 = with_next ? both[1:0] : low;
+  assign n49 = more | with_next & (both[2] | some);
+  assign n50 = with_next ? both[1:0] : low;
   assign with_next = by_rows_84 & ~last_channel;
-  assign n52 = ~n50;
-  assign n53 = n51 <= left;
+  assign n51 = ~n49;
+  assign n52 = n50 <= left;
   assign extends_2 = by_row & valid & o__valid;
-  assign n54 = ~more;
-  assign n55 = low <= left;
-  assign fits = n52 & n53;
-  assign n56 = record_ends & record_ends_60;
-  assign n57 = both - count;
-  assign n58 = low - count;
+  assign n53 = ~more;
+  assign n54 = low <= left;
+  assign fits = n51 & n52;
+  assign n55 = record_ends & record_ends_60;
+  assign n56 = both - count;
+  assign n57 = low - count;
   assign after_row_beyond = $signed({1'h0, row_position}) + $signed(pitch_less);
-  assign n59 = s1_piece_q[2:0] - s1_piece_q[81:80];
-  assign n60 = begins + n9;
+  assign n58 = begins + n9;
   neuflow_locator locator (
     .clk(writer_gated_clk), .linear(linear_101), .position(position_102),
       .ring(config__payload[119:100]), .rst(writer_gated_rst), .turn(turn), .where(where));
@@ -1908,21 +1905,20 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
     if (s2_valid) s3_piece <= s2_piece;
     if (s1_valid) s2_piece <= {s1_piece_q[84:77], s1_piece_phase, s1_piece_first, s1_piece_q[68:0]};
     if (store) begin
-      first_142 = phases ? {2'h0, lap} : !begins ? 4'h0 : config__payload[159:156] - begins;
-      n4 = phases | alone;
       at_143 = begins + lap;
       wrapped = at_143 >= config__payload[159:156];
-      on = n7 + n8;
-      n5 = at_143 + 1'h1;
+      first_142 = phases ? {2'h0, lap} : !begins ? 4'h0 : config__payload[159:156] - begins;
+      n4 = phases | alone;
+      n7 = at_143 + 1'h1;
       n10 = first_142 + {strides1_q[7:5], 1'h0, strides1_q[3:0]};
-      number = ({5'h0, first_142} <= n9) + (n10 <= n9);
-      n6 = count + 1'h1;
-      s1_piece_first <= (!(n4)) ? 4'h0 : first_142;
+      number = {1'h0, {5'h0, first_142} <= n9} + (n10 <= n9);
+      n8 = count + 1'h1;
       s1_piece_phase <= (!(phases)) ? 4'h0 : wrapped ? at_143[3:0] - config__payload[159:156] :
         at_143[3:0];
+      s1_piece_first <= (!(n4)) ? 4'h0 : first_142;
       {s1_piece_q[84:77], s1_piece_q[68:0]} <= {record_ends, both_end, row_ends, low, phases ?
-        (last_lap ? on - wrapped : {2'h0, n5 == config__payload[159:156]}) : pairs ? 3'h2 : alone ?
-        {1'h0, number} : n6, s0_piece, taken, n4 ? {1'h0, number} : n6};
+        (last_lap ? {{1'h0, n5} + n6} - wrapped : {2'h0, n7 == config__payload[159:156]}) : pairs ?
+        3'h2 : alone ? number : n8, s0_piece, taken, n4 ? number : n8};
     end
     if (n11) begin
       taken <= o__ready ? ahead : (taken + count) + 1'h1;
@@ -1931,7 +1927,7 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
     if (o__ready) words <= o__payload[63:0];
   end
   always @(posedge writer_gated_clk) begin
-    if (|{writer_gated_rst, finished, starts, n12, pass_done, store, n13, n14}) begin
+    if (|{writer_gated_rst, store, n12, pass_done, finished, n13, starts, n14}) begin
       settling <= 4'hb;
     end else begin
       if (n15) settling <= settling - 1'h1;
@@ -2032,17 +2028,17 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
     end
   end
   always @(posedge writer_gated_clk) begin
-    if (~s4_piece[82] | pairs) begin
-      first[1] <= 1'h1;
-    end else begin
-      first[1] <= n41[0];
-    end
-  end
-  always @(posedge writer_gated_clk) begin
     if (pairs) begin
       {first[3:2], first[0]} <= 3'h1;
     end else begin
-      {first[3:2], first[0]} <= {n42[3:2], n42[0]};
+      {first[3:2], first[0]} <= {n41[3:2], n41[0]};
+    end
+  end
+  always @(posedge writer_gated_clk) begin
+    if (~s4_piece[82] | pairs) begin
+      first[1] <= 1'h1;
+    end else begin
+      first[1] <= n42[0];
     end
   end
   always @(posedge writer_gated_clk) begin
@@ -2053,7 +2049,7 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
         phase_y <= last_phase_y ? 4'h0 : n44[3:0];
         row_position <= next_row;
       end
-      if (n46 | n25 | s2_valid) begin
+      if (s2_valid | n25 | n46) begin
         after_beyond = $signed({1'h0, position}) + $signed(step_less);
         position <= n25 ? row_position + begun : n46 ? next_row : wraps & $signed(after_beyond) >=
           $signed(1'h0) ? after_beyond[19:0] : position + step;
@@ -2071,7 +2067,7 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
     if (!(by_rows_84 & ~s1_piece_q[83])) begin
       begun <= 2'h0;
     end else begin
-      begun <= n47[1:0];
+      begun <= (s1_piece_q[1:0] - s1_piece_q[81:80]) - 2'h1;
     end
   end
   always @(posedge writer_gated_clk) begin
@@ -2082,11 +2078,11 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
     end
   end
   always @(posedge writer_gated_clk) begin
-    if ((n48 | n34) | writer_gated_rst) begin
+    if ((n47 | n34) | writer_gated_rst) begin
       begins <= 4'h0;
     end else begin
-      if (($signed({3'h0, end_2}) >= $signed(1'h0) | n8 | n7) & n49) begins <= n8 ? beyond2[3:0] :
-        n7 ? beyond1[3:0] : end_2[3:0];
+      if (($signed({3'h0, end_2}) >= $signed(1'h0) | n5 | n6) & n48) begins <= n6 ? beyond2[3:0] :
+        n5 ? beyond1[3:0] : end_2[3:0];
     end
   end
 endmodule
@@ -2107,7 +2103,7 @@ module \neuflow_convolver_tile.convolver.weight_store  (
   output reg parameters_valid = 1'h0,
   output wire [191:0] parameters,
   output wire ready,
-  input wire [1:0] port_2504_16,
+  input wire [1:0] port_2502_16,
   input wire [14:0] config__payload,
   input wire config__valid,
   input wire [1:0] parameters_beats,
@@ -2133,8 +2129,8 @@ module \neuflow_convolver_tile.convolver.weight_store  (
   assign n3 = {take, listening} != 1'h1;
   \neuflow_convolver_tile.convolver.weight_store.blocks  blocks (
     .awake(awake_59), .blocks_gated_clk(blocks_clk), .blocks_gated_rst(weights_gated_rst),
-      .comes(comes), .free(parameters_take & port_2504_16[1]), .push(push), .read_enable(read_35),
-      .ready(ready_38), .rewind(parameters_take & port_2504_16[0]), .room(room_14),
+      .comes(comes), .free(parameters_take & port_2502_16[1]), .push(push), .read_enable(read_35),
+      .ready(ready_38), .rewind(parameters_take & port_2502_16[0]), .room(room_14),
       .value(value_57), .write_data(data));
   neuflow_clock_gate blocks_gate (
     .awake(awake_59), .clk(clk), .gated(blocks_clk), .rst(weights_gated_rst));
@@ -2204,7 +2200,7 @@ module \neuflow_convolver_tile.convolver.weight_store.blocks  (
     write_address = 6'h0;
   wire n4, n3, n1;
   wire [5:0] n2, left;
-  assign awake = |{push, comes, read_enable, rewind, free} | n1;
+  assign awake = |{push, comes, read_enable, free, rewind} | n1;
   assign n1 = |settling;
   assign n2 = read_enable ? (tail == 6'h2f ? 6'h0 : tail + 1'h1) : tail;
   assign n3 = rewind & n4;
@@ -2214,14 +2210,14 @@ module \neuflow_convolver_tile.convolver.weight_store.blocks  (
     .clk(blocks_gated_clk), .read_address(tail), .read_data(value), .read_enable(read_enable),
       .write_address(write_address), .write_data(write_data), .write_enable(push));
   always @(posedge blocks_gated_clk) begin
-    if (|{push, comes, blocks_gated_rst, read_enable, rewind, free}) begin
+    if (|{push, comes, blocks_gated_rst, read_enable, free, rewind}) begin
       settling <= 3'h4;
     end else begin
       if (n1) settling <= settling - 1'h1;
     end
   end
   always @(posedge blocks_gated_clk) begin
-    if (blocks_gated_rst | rewind | free) begin
+    if (blocks_gated_rst | free | rewind) begin
       passed <= 6'h0;
     end else begin
       if (read_enable) passed <= passed + 1'h1;
@@ -2270,7 +2266,7 @@ module \neuflow_convolver_tile.convolver.weight_store.weights  (
   wire n4, n3, n1;
   wire [5:0] n2;
   wire [6:0] left;
-  assign awake = |{push, comes, read_enable, rewind, free} | n1;
+  assign awake = |{push, comes, read_enable, free, rewind} | n1;
   assign n1 = |settling;
   assign n2 = read_enable ? (tail == 6'h3f ? 6'h0 : tail + 1'h1) : tail;
   assign n3 = rewind & n4;
@@ -2280,14 +2276,14 @@ module \neuflow_convolver_tile.convolver.weight_store.weights  (
     .clk(weights_gated_clk), .read_address(tail), .read_data(value), .read_enable(read_enable),
       .write_address(write_address), .write_data(write_data), .write_enable(push));
   always @(posedge weights_gated_clk) begin
-    if (|{push, comes, weights_gated_rst, read_enable, rewind, free}) begin
+    if (|{push, comes, weights_gated_rst, read_enable, free, rewind}) begin
       settling <= 3'h4;
     end else begin
       if (n1) settling <= settling - 1'h1;
     end
   end
   always @(posedge weights_gated_clk) begin
-    if (weights_gated_rst | rewind | free) begin
+    if (weights_gated_rst | free | rewind) begin
       passed <= 7'h0;
     end else begin
       if (read_enable) passed <= passed + 1'h1;
@@ -2366,8 +2362,8 @@ module \neuflow_convolver_tile.router  (
   assign incomplete[3] = |(local0_peers & ~{west_current[3], south_current[3], east_current[3]});
   assign takes = armed & ~{|(local0_peers & n4), |(west_peers & n4), |(south_peers & n4),
     |(east_peers & n4)};
-  assign awake = |moves | (south_out__valid & o__ready_57 | east_out__valid & o__ready_47 |
-    west_out__valid & o__ready_66) | n1 | |ended | |(~(armed ^ incomplete));
+  assign awake = |moves | (west_out__valid & o__ready_66 | south_out__valid & o__ready_57 |
+    east_out__valid & o__ready_47) | n1 | |(~(armed ^ incomplete));
   assign i__payload_54 = east_current[5] ? (east_current[4] ? local0_in__payload : west_in__payload)
     : east_current[4] ? south_in__payload : east_in__payload;
   assign i__valid_53 = |(east_current[3:0] & moves);
@@ -2493,8 +2489,8 @@ module \neuflow_convolver_tile.tap$148  (
   assign o__valid = local__0__valid;
   assign local__0__valid = o__valid_17 & all_ready;
   assign awake = i__valid & i__ready | local__0__valid;
-  assign all_ready = &{o__ready, local__4__ready, local__1__ready, local__3__ready, local__2__ready,
-    local__0__ready};
+  assign all_ready = &{local__1__ready, o__ready, local__4__ready, local__0__ready, local__3__ready,
+    local__2__ready};
   neuflow_slice #(.WIDTH(49)) slice (
     .clk(links_gated_clk), .i__payload(i__payload), .i__ready(i__ready), .i__valid(i__valid),
       .o__payload(o__payload), .o__ready(all_ready), .o__valid(o__valid_17), .rst(links_gated_rst));

@@ -163,7 +163,7 @@ module \neuflow_fifo_tile.router  (
     |(south_peers & n4), |(east_peers & n4), |(north_peers & n4)};
   assign awake = |moves | |{east_out__valid & o__ready_69, west_out__valid & o__ready_87,
     south_out__valid & o__ready_78, north_out__valid & o__ready_59, global_out__valid & o__ready_96,
-    local1_out__valid & o__ready_114, local0_out__valid & o__ready_105} | n1 | |ended | |(~(armed ^
+    local1_out__valid & o__ready_114, local0_out__valid & o__ready_105} | n1 | |(~(armed ^
     incomplete));
   assign i__payload_75 = east_current[8] ? (east_current[6] ? local1_in__payload :
     local0_in__payload) : east_current[7] ? (east_current[6] ? west_in__payload : south_in__payload)

@@ -41,13 +41,13 @@ module neuflow_mapper (
   reg [66:0] s4_segment_0 = 67'h0, s4_segment_1 = 67'h0;
   reg [6:0] s2_above_0 = 7'h0, s2_above_1 = 7'h0;
   wire n15, n16, n17, accept, awake_39, en, i__ready_25, moves, o__valid_27;
-  wire [1:0] s0_tail_negative;
+  wire [11:10] s0_tail;
   wire [550:0] o__payload_35;
   assign i__ready = en & o__valid_27 & n17;
-  assign s0_tail_negative[0] = $signed(i__payload[15:0]) < $signed(1'h0) & o__payload_35[0];
-  assign s0_tail_negative[1] = $signed(i__payload[31:16]) < $signed(1'h0) & o__payload_35[0];
+  assign s0_tail[10] = $signed(i__payload[15:0]) < $signed(1'h0) & o__payload_35[0];
+  assign s0_tail[11] = $signed(i__payload[31:16]) < $signed(1'h0) & o__payload_35[0];
   assign active = o__valid & o__ready;
-  assign awake = awake_39 | active | n15 | n16;
+  assign awake = n15 | awake_39 | active | n16;
   assign moves = en & inside_2;
   assign accept = en & i__valid & o__valid_27 & n17;
   assign n15 = accept | closing | en & (inside_2 | |valid);
@@ -178,11 +178,11 @@ module neuflow_mapper (
       s1_x <= {n12 + ({i__payload[31], i__payload[31:16]} ^ {17{n12}}), n13 + ({i__payload[15],
         i__payload[15:0]} ^ {17{n13}})};
       power <= 1'h1 << o__payload_35[13:9];
-      s1_tail <= {s0_tail_negative, o__payload_35[2], o__payload_35[8:3], i__payload[34:32]};
+      s1_tail <= {s0_tail, o__payload_35[2], o__payload_35[8:3], i__payload[34:32]};
     end
   end
   always @(posedge clk) begin
-    if (|{rst, awake_39, active, n15}) begin
+    if (|{rst, n15, awake_39, active}) begin
       settling <= 2'h2;
     end else begin
       if (n16) settling <= settling - 1'h1;

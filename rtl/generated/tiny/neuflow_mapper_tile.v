@@ -149,9 +149,9 @@ module \neuflow_mapper_tile.router  (
     south_current[4], east_current[4], north_current[4]});
   assign takes = armed & ~{|(local0_peers & n4), |(west_peers & n4), |(south_peers & n4),
     |(east_peers & n4), |(north_peers & n4)};
-  assign awake = |moves | |{south_out__valid & o__ready_73, global_out__valid & o__ready_91,
-    west_out__valid & o__ready_82, east_out__valid & o__ready_64, north_out__valid & o__ready_54,
-    local0_out__valid & o__ready_100} | n1 | |ended | |(~(armed ^ incomplete));
+  assign awake = |moves | |{local0_out__valid & o__ready_100, global_out__valid & o__ready_91,
+    west_out__valid & o__ready_82, north_out__valid & o__ready_54, east_out__valid & o__ready_64,
+    south_out__valid & o__ready_73} | n1 | |(~(armed ^ incomplete));
   assign i__payload_70 = east_current[7] ? local0_in__payload : east_current[6] ? (east_current[5] ?
     west_in__payload : south_in__payload) : east_current[5] ? east_in__payload : north_in__payload;
   assign i__valid_69 = |(east_current[4:0] & moves);

@@ -69,7 +69,7 @@ module neuflow_operator_tile (
       .rst(rst), .sub(4'h1));
   neuflow_clock_gate alu1_gate (.awake(awake_169), .clk(clk), .gated(alu1_clk), .rst(rst));
   neuflow_clock_gate links_gate (
-    .awake(awake | awake_165), .clk(clk), .gated(links_clk), .rst(rst));
+    .awake(awake_165 | awake), .clk(clk), .gated(links_clk), .rst(rst));
   \neuflow_operator_tile.router  router (
     .awake(awake_165), .bus__payload(config_out__payload), .bus__ready(bus__ready),
       .bus__valid(bus__valid), .columns(columns), .east_in__payload(east_in__payload),
@@ -221,11 +221,11 @@ module \neuflow_operator_tile.router  (
   assign takes = armed & ~{|(local2_peers & n4), |(local1_peers & n4), |(local0_peers & n4),
     |(global_peers & n4), |(west_peers & n4), |(south_peers & n4), |(east_peers & n4), |(north_peers
     & n4)};
-  assign awake = |moves | |{west_out__valid & o__ready_98, local2_out__valid & o__ready_134,
-    local0_out__valid & o__ready_116, east_out__valid & o__ready_80, south_out__valid & o__ready_89,
-    local1_out__valid & o__ready_125, north_out__valid & o__ready_70, local3_out__valid &
-    o__ready_143, global_out__valid & o__ready_107, local4_out__valid & o__ready_152} | n1 | |ended
-    | |(~(armed ^ incomplete));
+  assign awake = |moves | |{global_out__valid & o__ready_107, east_out__valid & o__ready_80,
+    local4_out__valid & o__ready_152, local0_out__valid & o__ready_116, south_out__valid &
+    o__ready_89, local3_out__valid & o__ready_143, local1_out__valid & o__ready_125,
+    local2_out__valid & o__ready_134, west_out__valid & o__ready_98, north_out__valid & o__ready_70}
+    | n1 | |(~(armed ^ incomplete));
   assign i__payload_86 = east_current[10] ? (east_current[9] ? (east_current[8] ? local2_in__payload
     : local1_in__payload) : east_current[8] ? local0_in__payload : global_in__payload) :
     east_current[9] ? (east_current[8] ? west_in__payload : south_in__payload) : east_current[8] ?
@@ -353,7 +353,7 @@ module \neuflow_operator_tile.router  (
     end
   end
   always @(posedge words_clk) begin
-    if (words_rst | done[9]) begin
+    if (done[9] | words_rst) begin
       local4_waiting <= 11'h0;
     end else begin
       if (queued[9]) local4_waiting <= {named, named_names};
@@ -400,63 +400,63 @@ module \neuflow_operator_tile.router  (
     end
   end
   always @(posedge words_clk) begin
-    if (words_rst | done[8]) begin
+    if (done[8] | words_rst) begin
       local3_waiting <= 11'h0;
     end else begin
       if (queued[8]) local3_waiting <= {named, named_names};
     end
   end
   always @(posedge words_clk) begin
-    if (words_rst | done[7]) begin
+    if (done[7] | words_rst) begin
       local2_waiting <= 11'h0;
     end else begin
       if (queued[7]) local2_waiting <= {named, named_names};
     end
   end
   always @(posedge words_clk) begin
-    if (words_rst | done[6]) begin
+    if (done[6] | words_rst) begin
       local1_waiting <= 11'h0;
     end else begin
       if (queued[6]) local1_waiting <= {named, named_names};
     end
   end
   always @(posedge words_clk) begin
-    if (words_rst | done[5]) begin
+    if (done[5] | words_rst) begin
       local0_waiting <= 11'h0;
     end else begin
       if (queued[5]) local0_waiting <= {named, named_names};
     end
   end
   always @(posedge words_clk) begin
-    if (words_rst | done[4]) begin
+    if (done[4] | words_rst) begin
       global_waiting <= 11'h0;
     end else begin
       if (queued[4]) global_waiting <= {named, named_names};
     end
   end
   always @(posedge words_clk) begin
-    if (words_rst | done[3]) begin
+    if (done[3] | words_rst) begin
       west_waiting <= 11'h0;
     end else begin
       if (queued[3]) west_waiting <= {named, named_names};
     end
   end
   always @(posedge words_clk) begin
-    if (words_rst | done[2]) begin
+    if (done[2] | words_rst) begin
       south_waiting <= 11'h0;
     end else begin
       if (queued[2]) south_waiting <= {named, named_names};
     end
   end
   always @(posedge words_clk) begin
-    if (words_rst | done[1]) begin
+    if (done[1] | words_rst) begin
       east_waiting <= 11'h0;
     end else begin
       if (queued[1]) east_waiting <= {named, named_names};
     end
   end
   always @(posedge words_clk) begin
-    if (words_rst | done[0]) begin
+    if (done[0] | words_rst) begin
       north_waiting <= 11'h0;
     end else begin
       if (queued[0]) north_waiting <= {named, named_names};
@@ -490,8 +490,8 @@ module \neuflow_operator_tile.tap  (
   assign o__valid = local__0__valid;
   assign local__0__valid = o__valid_16 & all_ready;
   assign awake = i__valid & i__ready | local__0__valid;
-  assign all_ready = &{local__1__ready, local__3__ready, local__2__ready, local__0__ready,
-    o__ready};
+  assign all_ready = &{local__1__ready, o__ready, local__0__ready, local__3__ready,
+    local__2__ready};
   neuflow_slice #(.WIDTH(49)) slice (
     .clk(links_gated_clk), .i__payload(i__payload), .i__ready(i__ready), .i__valid(i__valid),
       .o__payload(o__payload), .o__ready(all_ready), .o__valid(o__valid_16), .rst(links_gated_rst));

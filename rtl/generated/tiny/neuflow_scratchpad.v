@@ -132,9 +132,9 @@ module \neuflow_scratchpad.reads  (
   assign at__0 = may0 & n3 ? burst0[6:1] : burst1[6:1];
   assign serves__1 = (moves0 & burst0[0] ? owner0 : 6'h0) | (moves1 & burst1[0] ? owner1 : 6'h0);
   assign at__1 = may0 & burst0[0] ? burst0[6:1] : burst1[6:1];
-  assign moves = |{owner0, owner1} | |{request__1__valid & turn_grant[1], request__0__valid &
-    turn_grant[0], request__3__valid & turn_grant[3], request__2__valid & turn_grant[2],
-    request__5__valid & turn_grant[5], request__4__valid & turn_grant[4]};
+  assign moves = |{owner0, owner1} | |{request__2__valid & turn_grant[2], request__1__valid &
+    turn_grant[1], request__3__valid & turn_grant[3], request__4__valid & turn_grant[4],
+    request__0__valid & turn_grant[0], request__5__valid & turn_grant[5]};
   assign n1[31:30] = free1 ? n4[31:30] : burst1[31:30] - 1'h1;
   assign n1[29:0] = free1 ? n4[29:0] : burst1[29:0] + 1'h1;
   assign n2[31:30] = free0 ? n4[31:30] : burst0[31:30] - 1'h1;
