@@ -126,8 +126,9 @@ class RowWriter(Component):
         # A configuration leaves when the stages behind the count are past it.
         active = Signal()
         starts = Signal()
+        ends = Signal()
         flushing = Signal(4)
-        m.d.sync += flushing.eq(Cat(finished, flushing))
+        m.d.sync += flushing.eq(Cat(ends, flushing))
         m.d.comb += [
             starts.eq(~active & self.config.valid & ~flushing.any()),
             self.config.ready.eq(flushing[-1]),
@@ -139,18 +140,28 @@ class RowWriter(Component):
 
         store = Signal()
         record = Signal(SIZE)
-        pairs = Signal()
-        m.d.sync += pairs.eq(c.scatter == Scatter.BOTH_PHASES)
+        self.pairs = Signal(name="pairs")
+        self.by_rows = Signal(name="by_rows")
+        m.d.sync += [
+            self.pairs.eq(c.scatter == Scatter.BOTH_PHASES),
+            self.by_rows.eq(c.scatter == Scatter.ROWS),
+        ]
         last_channel = Signal()
         record_ends = Signal()
-        beat = self._take(m, starts, active, store, pairs, last_channel)
+        intake = self._intake(m, starts)
+        beat = self._take(m, intake, active, store, last_channel)
         self._channels(m, active, store, beat, last_channel, record_ends)
         last_record = loop(m, "record", c.rows, ~active, record_ends)
         resident = Signal()
         allowed = Signal()
         m.d.sync += [resident.eq(c.rows == 0), allowed.eq(lead <= c.ahead)]
-        m.d.comb += finished.eq((record_ends & last_record) | (active & resident & allowed))
-        with m.If(flushing[0]):  # a cycle late: as long as the pass leads, nobody sees it
+        # What is stored is known late in a cycle, so it counts a cycle later: until then all records of
+        # the pass are told one by one, which is the same to the array.
+        m.d.comb += [
+            ends.eq(Mux(resident, active & allowed, record_ends & last_record)),
+            finished.eq(Mux(resident, ends, flushing[0])),
+        ]
+        with m.If(flushing[0]):  # as long as the pass leads, nobody sees it
             m.d.sync += record.eq(0)
         with m.Elif(record_ends):
             m.d.sync += record.eq(record + 1)
@@ -163,14 +174,13 @@ class RowWriter(Component):
             limit.eq(c.ring_rows + Mux(lead == 0, self.released, 0)),
             room.eq(
                 active
-                & ~finished
                 & (lead <= c.ahead)
                 & Mux(record_ends, record + 1 < limit, record < limit)
             ),
         ]
         m.d.comb += store.eq(room & beat["valid"])
         beat["record_ends"] = record_ends
-        self._place(m, platform, active, store, beat, pairs)
+        self._place(m, platform, active, store, beat)
 
         # Rows that the array frees make room.
         freed = Signal.like(self.released)
@@ -201,8 +211,26 @@ class RowWriter(Component):
         with m.Elif(ends):
             m.d.sync += go_on(left, 1)
 
-    def _take(self, m, starts, active, store, pairs, last_channel):
-        """Take the packet's beats; count how many words may be stored at once.
+    def _intake(self, m, starts):
+        """Let the packets of a configuration in; return the register that their beats come to."""
+        m.submodules.slice = intake = Slice(beat_layout(self.grid.bus_words))
+        opened = Signal()
+        follows = Signal()  # the first of two packets comes in
+        m.d.comb += [
+            self.listening.eq(opened),
+            self.source.eq(self.config.payload.source),
+            self.i.ready.eq(opened & intake.i.ready),
+            intake.i.valid.eq(opened & self.i.valid),
+            intake.i.payload.eq(self.i.payload),
+        ]
+        with m.If(starts):
+            m.d.sync += [opened.eq(self.config.payload.rows != 0), follows.eq(self.config.payload.two)]
+        with m.Elif(self.i.valid & self.i.ready & self.i.payload.last):
+            m.d.sync += [opened.eq(follows), follows.eq(0)]
+        return intake
+
+    def _take(self, m, intake, active, store, last_channel):
+        """Take beats of a packet; count how many words may be stored at once.
 
         All counts are one less, so that they need no more bits than a lane's number. A *stretch* is
         what a beat holds of one row; its phases are stored one after another, a *lap* each. Where a
@@ -213,21 +241,6 @@ class RowWriter(Component):
         """
         grid, c = self.grid, self.config.payload
         lanes, lane_bits = grid.bus_words, ceil_log2(grid.bus_words)
-        m.submodules.slice = intake = Slice(beat_layout(lanes))
-        opened = Signal()
-        follows = Signal()  # the first of two packets comes in
-        m.d.comb += [
-            self.listening.eq(opened),
-            self.source.eq(c.source),
-            self.i.ready.eq(opened & intake.i.ready),
-            intake.i.valid.eq(opened & self.i.valid),
-            intake.i.payload.eq(self.i.payload),
-        ]
-        with m.If(starts):
-            m.d.sync += [opened.eq(c.rows != 0), follows.eq(c.two)]
-        with m.Elif(self.i.valid & self.i.ready & self.i.payload.last):
-            m.d.sync += [opened.eq(follows), follows.eq(0)]
-
         valid = Signal()
         words = Signal(lanes * WORD_BITS, reset_less=True)
         taken = Signal(lane_bits, reset_less=True)
@@ -244,7 +257,8 @@ class RowWriter(Component):
         by_word = Signal()
         by_row = Signal()
         last_lap = Signal()
-        # All that may go ends in the beat; words of the next beat may be, are taken.
+        # The row, all that may go ends in the beat; words of the next beat may be, are taken.
+        row_fits = Signal()
         fits = Signal()
         extends = Signal()
         joins = Signal()
@@ -259,10 +273,11 @@ class RowWriter(Component):
         )
         m.d.comb += [
             width.eq(c.width - 1),
+            row_fits.eq(~more & (low <= left)),
             fits.eq(~most_more & (most <= left)),
             extends.eq(by_row & valid & intake.o.valid),
             joins.eq(extends & ~fits),
-            row_ends.eq(last_lap & ~more & Mux(by_word, low == 0, (low <= left) | extends)),
+            row_ends.eq(last_lap & Mux(by_word, ~more & (low == 0), row_fits | (~more & extends))),
             both_end.eq(with_next & ~most_more & ((most <= left) | extends)),
             beat_ends.eq(last_lap & Mux(by_word, left == 0, most_more | (left <= most))),
             count.eq(
@@ -279,8 +294,8 @@ class RowWriter(Component):
             unused.eq(following.count - 1 - ahead),
         ]
         # A stretch that is stored in laps is never joined to the next beat's words, nor row's.
-        laps = Mux(~more & (low <= left), low, left)
-        part = self._laps(m, active, store, laps, count, row_ends, last_lap, pairs)
+        laps = Mux(row_fits, low, left)
+        part = self._laps(m, active, store, laps, count, row_ends, last_lap)
         with m.If(intake.o.ready):
             m.d.sync += [
                 valid.eq(intake.o.valid & (unused >= 0)),
@@ -310,7 +325,7 @@ class RowWriter(Component):
             for lane in range(lanes)
         )
         return {
-            "valid": valid & (~pairs | fits | extends), "words": words_now, "taken": taken,
+            "valid": valid & (~self.pairs | fits | extends), "words": words_now, "taken": taken,
             "rest": low, "row_ends": row_ends, "both_end": both_end,
             "moves": fires(intake.i, intake.o), **part,
         }  # fmt: skip
@@ -325,7 +340,6 @@ class RowWriter(Component):
         """
         c, lanes = self.config.payload, self.grid.bus_words
         lane_bits = ceil_log2(lanes)
-        by_rows = Signal()
         with_next = Signal()
         last_words = c.width[:lane_bits]
         both = Signal(lane_bits + 1)
@@ -337,14 +351,13 @@ class RowWriter(Component):
         beats_less = Signal.like(beats)
         some_less = Signal()
         m.d.sync += [
-            by_rows.eq(c.scatter == Scatter.ROWS),
             beats.eq(c.width[lane_bits:]),
             some.eq(beats != 0),
             beats_less.eq(beats - 1),
             some_less.eq(beats_less != 0),
         ]
         m.d.comb += [
-            with_next.eq(by_rows & ~last_channel),
+            with_next.eq(self.by_rows & ~last_channel),
             left.eq(both - count - 1),
             both_left.eq((both + last_words) - count - 1),
         ]
@@ -359,7 +372,7 @@ class RowWriter(Component):
         }
         return with_next, most, most_more, both, begun
 
-    def _laps(self, m, active, store, most_laps, count, row_ends, last_lap, pairs):
+    def _laps(self, m, active, store, most_laps, count, row_ends, last_lap):
         """Go through the phases of a stretch of ``most_laps`` + 1 words, if need be in so many laps.
 
         If all its words are stored at once, those are ``count`` + 1.
@@ -422,11 +435,11 @@ class RowWriter(Component):
             "step": Mux(
                 phases,
                 Mux(last_lap, on - wrapped, at + 1 == c.stride),
-                Mux(pairs, most, Mux(alone, number, count + 1)),
+                Mux(self.pairs, most, Mux(alone, number, count + 1)),
             ),
         }
 
-    def _place(self, m, platform, active, store, beat, pairs):
+    def _place(self, m, platform, active, store, beat):
         """Walk through the ring with what is stored, then write it."""
         grid, c = self.grid, self.config.payload
         lane_bits = ceil_log2(grid.bus_words)
@@ -453,11 +466,9 @@ class RowWriter(Component):
         channels_step = Signal(ROW_ADDRESS, reset_less=True)
         begun = Signal(lane_bits, reset_less=True)
         by_word = Signal()
-        by_rows = Signal()
         m.d.sync += [
             channels_step.eq(c.channel_step << pieces[1].both_end),
-            begun.eq(Mux(by_rows & ~pieces[1].both_end, pieces[1].number - pieces[1].rest - 1, 0)),
-            by_rows.eq(c.scatter == Scatter.ROWS),
+            begun.eq(Mux(self.by_rows & ~pieces[1].both_end, pieces[1].number - pieces[1].rest - 1, 0)),
             by_word.eq(c.scatter == Scatter.WORD),
             x_step_less.eq(c.x_step - c.ring_words),
             step.eq(Mux(by_word, c.x_step, pieces[1].step)),
@@ -471,9 +482,9 @@ class RowWriter(Component):
         linear, position = self._walk(m, begin, valid[2], pieces[2], *steps)
         m.d.sync += [locator.linear.eq(linear + offset), locator.position.eq(position)]
         m.d.comb += locator.ring.eq(c.ring_words)
-        first = first_stretch(m, self, pieces[4], pairs, locator)
-        write_words(m, self, valid[4], pieces, pairs, first, locator)
-        write_rows(m, self, pairs, first, locator)
+        first = first_stretch(m, self, pieces[4], locator)
+        write_words(m, self, valid[4], pieces, first, locator)
+        write_rows(m, self, first, locator)
 
     def _walk(self, m, begin, store, piece, step, step_less, channels_step, begun):
         """Step through x, channel and record; return (beginning of the ring, position in it)."""

@@ -16,7 +16,7 @@ from neuflow.blocks.conv_banks import before
 from neuflow.blocks.streams import WORD_BITS
 
 
-def first_stretch(m, writer, piece, pairs, locator):
+def first_stretch(m, writer, piece, locator):
     """Stage 5: return a bit for each place of a beat: its bank takes a word of the first stretch.
 
     ``piece``: what is stored, at stage 4.
@@ -25,11 +25,11 @@ def first_stretch(m, writer, piece, pairs, locator):
     first = Signal(lanes, reset_less=True)
     whole, half = (1 << lanes) - 1, (1 << lanes // 2) - 1
     of_row = Mux(piece.row_ends, Cat(1, before(lanes - 1, piece.rest)), whole)
-    m.d.sync += first.eq(Mux(pairs, half, of_row))
+    m.d.sync += first.eq(Mux(writer.pairs, half, of_row))
     return turned(first, locator.where.rotate[: ceil_log2(lanes)])
 
 
-def write_words(m, writer, valid, pieces, pairs, first, locator):
+def write_words(m, writer, valid, pieces, first, locator):
     """Stages 4 to 7: bring each word to its bank, and tell which banks are written.
 
     ``pieces``: what is stored, by stage; ``valid``: of stage 4. The bank k behind the first one takes
@@ -49,13 +49,13 @@ def write_words(m, writer, valid, pieces, pairs, first, locator):
     turn, rotate = locator.turn[:lane_bits], locator.where.rotate[:lane_bits]
     few = before(lanes, piece.number)
     few_of_pairs = Cat(few[k // half + 2 * (k % half)] for k in range(lanes))
-    m.d.comb += of_phase_1.eq(~first & pairs.replicate(lanes))
+    m.d.comb += of_phase_1.eq(~first & writer.pairs.replicate(lanes))
     m.d.sync += [
         stride.eq(writer.config.payload.stride),
         start.eq(pieces[3].taken + pieces[3].first),
         # By adders: a multiplier would be a DSP block on some devices.
         origin.eq(start - sum(Mux(bit, stride << k, 0) for k, bit in enumerate(turn))),
-        used.eq(Mux(valid, Mux(pairs, few_of_pairs, few), 0)),
+        used.eq(Mux(valid, Mux(writer.pairs, few_of_pairs, few), 0)),
         banks_used.eq(turned(used, rotate)),
         first_bank.eq(locator.where.rotate),
     ]
@@ -70,7 +70,7 @@ def write_words(m, writer, valid, pieces, pairs, first, locator):
     m.d.sync += writer.enables.eq(banks_used.replicate(banks // lanes) & reached)
 
 
-def write_rows(m, writer, pairs, first, locator):
+def write_rows(m, writer, first, locator):
     """Stages 6 and 7: give the banks their rows.
 
     Banks come in blocks of a beat. Words lie in the block of the first one and in the next one, which
@@ -88,7 +88,7 @@ def write_rows(m, writer, pairs, first, locator):
         for name in ("apart", "row", "next_row", "far", "next_far")
     )
     m.d.sync += [
-        apart.eq(Mux(pairs, c.phase_x_step, c.channel_step - c.width)[bank_bits:]),
+        apart.eq(Mux(writer.pairs, c.phase_x_step, c.channel_step - c.width)[bank_bits:]),
         near.eq(block[0]),
         of_first.eq(first),
         row.eq(where.row),

@@ -123,9 +123,8 @@ class Router(Component):
         words = self._build_words(m)
         word = words.o.payload
         target = word.target
-        full, take = Signal(name="full"), Signal(name="take")
+        take = Signal(name="take")
         held, waits = Signal.like(target, name="held"), Signal.like(target, name="waits")
-        m.d.comb += full.eq((target & (waits if self.depth == 2 else held)).any())
 
         # The word by output: the one that the output works under, and the one that waits behind it.
         named = Signal(self._named())
@@ -143,10 +142,15 @@ class Router(Component):
             Signal(len(target), init=~0, name=f"{i.name.lower()}_peers") for i in self.inputs
         ]
         busy = reduce(or_, (word.names for word in (*current, *waiting)))
-        conflict = word.known & (named.names & busy).any() & (word.peers != select(peers, word.number))
+        differs = word.peers != select(peers, word.number)
         # Nothing but another word can take the room that is there, so it still is a cycle later.
-        m.d.comb += words.o.ready.eq(take)
-        m.d.words += take.eq(words.o.valid & ~take & ~conflict & ~full)
+        asks, conflict, full = (Signal(name=name) for name in ("asks", "conflict", "full"))
+        m.d.words += [
+            asks.eq(words.o.valid & ~take),
+            conflict.eq(word.known & (named.names & busy).any() & differs),
+            full.eq((target & (waits if self.depth == 2 else held)).any()),
+        ]
+        m.d.comb += [take.eq(asks & ~conflict & ~full), words.o.ready.eq(take)]
         for k in range(len(self.inputs)):
             with m.If(take & named.names[k] & target.any()):
                 m.d.words += peers[k].eq(word.peers)

@@ -59,7 +59,7 @@ module neuflow_alu (
   assign b__ready = a__ready & ~unary;
   assign {net[7], net[5:0]} = $signed(6'h11) + $signed(more);
   assign active = o__valid & o__ready;
-  assign awake = |{awake_71, n21, both, active} | n22;
+  assign awake = |{awake_71, both, active, n21} | n22;
   assign moves = en & inside_2;
   assign divides = o__payload_24[3:0] == 2'h3;
   assign n14 = o__payload_24[3:0] == 3'h6;
@@ -72,12 +72,12 @@ module neuflow_alu (
   assign skipped = n29 == 2'h2 ? 4'h8 : n29 == 1'h1 ? 4'h4 : !n29 ? 4'h0 : 4'hc;
   assign trial1_0 = {trial0_0[15:1], above_0[14], 1'h1} + ({below_0, 1'h0} ^ {17{n30}});
   assign n20 = n27 | start;
-  assign n21 = en & (inside_2 | |valid);
   assign both = o__valid_26 & a__valid & (b__valid | unary);
+  assign n21 = en & (inside_2 | |valid);
   assign n22 = |settling;
   assign en = ~valid[9] | i__ready;
   assign step = busy & ~done;
-  assign n23 = start | step | a__ready;
+  assign n23 = a__ready | start | step;
   assign n24 = ~trial0_1[16];
   assign n25 = step & nonzero_1;
   assign n26 = ~trial0_0[16];
@@ -198,9 +198,9 @@ module neuflow_alu (
       s1_a_0[19] <= (divides) ? 1'h0 : a__payload[15];
       s1_a_0[18:0] <= divides ? {twice_0[18] | endless_0, twice_0[17:0]} : {{3{a__payload[15]}},
         a__payload[15:0]};
+      s1_tail_q[33:30] <= (divides) ? 4'h0 : o__payload_24[21:18];
       s1_tail_plan_common <= (plan_product | divides) ? 5'h0 : plan_near_a ? o__payload_24[8:4] :
         o__payload_24[14:10];
-      s1_tail_q[33:30] <= (divides) ? 4'h0 : o__payload_24[21:18];
       s1_tail_plan_power <= (alone) ? 16'h0 : 1'h1 << distance[3:0];
       {s1_tail_q[37:34], s1_tail_q[29:28], s1_tail_q[22:18], s1_tail_q[1:0]} <= {a__payload[34:32],
         o__payload_24[22], s0_tail_shift[1:0], plan_smallest, plan_chooses, divides, subtracts &
@@ -228,7 +228,7 @@ module neuflow_alu (
     end
   end
   always @(posedge clk) begin
-    if (|{awake_71, n21, both, rst, active}) begin
+    if (|{awake_71, both, active, rst, n21}) begin
       settling <= 2'h2;
     end else begin
       if (n22) settling <= settling - 1'h1;

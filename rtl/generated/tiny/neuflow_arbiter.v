@@ -56,7 +56,7 @@ module neuflow_arbiter (
   output wire axi__r__ready,
   output reg axi__aw__valid = 1'h0,
   output wire [31:0] axi__aw__addr,
-  output reg [2:0] axi__aw__id = 3'h0,
+  output wire [2:0] axi__aw__id,
   output wire [7:0] axi__aw__len,
   output wire axi__w__valid,
   output wire [63:0] axi__w__data,
@@ -69,7 +69,7 @@ module neuflow_arbiter (
   output reg write_beat = 1'h0,
   input wire clk
 );
-  reg opened = 1'h0;
+  reg opened = 1'h0, axi__aw__id_q = 1'h0;
   reg [1:0] write_after = 2'h0, axi__ar__len_q = 2'h0, axi__aw__len_q = 2'h0;
   reg [2:0] asked = 3'h0;
   reg [31:3] axi__ar__addr_q = 29'h0, axi__aw__addr_q = 29'h0;
@@ -88,15 +88,16 @@ module neuflow_arbiter (
   assign axi__ar__addr[2:0] = 3'h0;
   assign axi__ar__len[7:2] = 6'h0;
   assign axi__aw__addr[2:0] = 3'h0;
+  assign axi__aw__id[2:1] = 2'h0;
   assign axi__aw__len[7:2] = 6'h0;
   assign axi__b__ready = 1'h1;
   assign axi__r__ready = 1'h1;
   assign {axi__w__strb[6], axi__w__strb[4], axi__w__strb[2], axi__w__strb[0]} = {axi__w__strb_q[7],
     axi__w__strb_q[5], axi__w__strb_q[3], axi__w__strb_q[1]};
   assign {axi__w__strb[7], axi__w__strb[5], axi__w__strb[3], axi__w__strb[1], axi__aw__len[1:0],
-    axi__aw__addr[31:3], axi__ar__len[1:0], axi__ar__addr[31:3]} = {axi__w__strb_q[7],
-    axi__w__strb_q[5], axi__w__strb_q[3], axi__w__strb_q[1], axi__aw__len_q, axi__aw__addr_q,
-    axi__ar__len_q, axi__ar__addr_q};
+    axi__aw__id[0], axi__aw__addr[31:3], axi__ar__len[1:0], axi__ar__addr[31:3]} =
+    {axi__w__strb_q[7], axi__w__strb_q[5], axi__w__strb_q[3], axi__w__strb_q[1], axi__aw__len_q,
+    axi__aw__id_q, axi__aw__addr_q, axi__ar__len_q, axi__ar__addr_q};
   assign {read__6__ready, read__5__ready, read__4__ready, read__3__ready, read__2__ready,
     read__1__ready, read__0__ready} = free ? grant : 7'h0;
   assign {write__1__ready, write__0__ready} = free_93 ? i__payload : 2'h0;
@@ -105,22 +106,22 @@ module neuflow_arbiter (
   assign i__valid_100 = o__valid & |({data__1__valid, data__0__valid} & o__payload);
   assign i__valid = free_93 & (write__1__valid | write__0__valid);
   assign i__payload = write_chosen & ~write_chosen + 1'h1;
-  assign issue = free & |{read__5__valid, read__6__valid, read__2__valid, read__3__valid,
-    read__1__valid, read__4__valid, read__0__valid};
+  assign issue = free & |{read__1__valid, read__6__valid, read__2__valid, read__0__valid,
+    read__3__valid, read__5__valid, read__4__valid};
   assign grant = read__6__valid ? 7'h40 : {1'h0, of_rows ? rows_grant : read_grant};
   assign length = (grant[0] ? read__0__payload[31:30] : 2'h0) | (grant[1] ? read__1__payload[31:30]
     : 2'h0) | (grant[2] ? read__2__payload[31:30] : 2'h0) | (grant[3] ? read__3__payload[31:30] :
     2'h0) | (grant[4] ? read__4__payload[31:30] : 2'h0) | (grant[5] ? read__5__payload[31:30] :
     2'h0) | (grant[6] ? read__6__payload[31:30] : 2'h0);
-  assign of_rows = n2 & ~(|streak & (read__5__valid | read__2__valid));
+  assign of_rows = n2 & ~(|streak & (read__2__valid | read__5__valid));
   assign n1 = issue & ~read__6__valid;
   assign read_grant = read_chosen & ~read_chosen + 1'h1;
   assign rows_grant = rows_chosen & ~rows_chosen + 1'h1;
   assign free = (~axi__ar__valid | axi__ar__ready) & opened;
   assign free_93 = (~axi__aw__valid | axi__aw__ready) & i__ready;
   assign write_chosen = |write_behind ? write_behind : {write__1__valid, write__0__valid};
-  assign n2 = (read__3__valid | read__0__valid) & ~(streak == 4'h8 & |{read__5__valid,
-    read__2__valid, read__1__valid, read__4__valid});
+  assign n2 = (read__0__valid | read__3__valid) & ~(streak == 4'h8 & |{read__1__valid,
+    read__2__valid, read__5__valid, read__4__valid});
   assign read_chosen = |read_behind ? read_behind : {read__5__valid, n3};
   assign rows_chosen = |rows_behind ? rows_behind : {2'h0, read__3__valid, 2'h0, read__0__valid};
   assign write_behind = {write__1__valid, write__0__valid} & write_after;
@@ -143,7 +144,7 @@ module neuflow_arbiter (
   always @(posedge clk) begin
     if (rst) begin
       write_error <= 1'h0; write_response <= 2'h0; write_beat <= 1'h0; axi__aw__valid <= 1'h0;
-        read_beat <= 1'h0; opened <= 1'h0; beats <= 7'h0; under_way <= 5'h0; axi__aw__id <= 3'h0;
+        read_beat <= 1'h0; opened <= 1'h0; beats <= 7'h0; under_way <= 5'h0; axi__aw__id_q <= 1'h0;
         write_after <= 2'h0; axi__aw__addr_q <= 29'h0; axi__aw__len_q <= 2'h0; read_error <= 1'h0;
         axi__ar__valid <= 1'h0; axi__ar__id <= 3'h0; axi__ar__addr_q <= 29'h0; axi__ar__len_q <=
         2'h0; streak <= 4'h0; read_after <= 6'h0; rows_after <= 6'h0;
@@ -157,7 +158,7 @@ module neuflow_arbiter (
       beats <= (beats + asked) - read_beat;
       under_way <= (under_way + issue) - {axi__r__valid & axi__r__last};
       if (i__valid) begin
-        axi__aw__id <= {2'h0, i__payload[1]};
+        axi__aw__id_q <= i__payload[1];
         write_after <= ~(i__payload | i__payload - 1'h1);
         axi__aw__addr_q <= (i__payload[0] ? write__0__payload[28:0] : 29'h0) | (i__payload[1] ?
           write__1__payload[28:0] : 29'h0);
@@ -165,10 +166,10 @@ module neuflow_arbiter (
           write__1__payload[31:30] : 2'h0);
       end
       if (response[64] & |response_valid[5:0]) read_error <= 1'h1;
-      if (issue | axi__ar__ready) axi__ar__valid <= issue;
+      if (axi__ar__ready | issue) axi__ar__valid <= issue;
       if (issue) begin
-        axi__ar__id <= {1'h0, grant[1] | (grant[2] ? 2'h2 : 2'h0) | (grant[3] ? 2'h3 : 2'h0)} |
-          (grant[4] ? 3'h4 : 3'h0) | (grant[5] ? 3'h5 : 3'h0) | (grant[6] ? 3'h6 : 3'h0);
+        axi__ar__id <= {2'h0, grant[1]} | {1'h0, grant[2] ? 2'h2 : 2'h0} | {grant[3] ? 2'h3 : 2'h0}
+          | (grant[4] ? 3'h4 : 3'h0) | (grant[5] ? 3'h5 : 3'h0) | (grant[6] ? 3'h6 : 3'h0);
         axi__ar__addr_q <= (grant[0] ? read__0__payload[28:0] : 29'h0) | (grant[1] ?
           read__1__payload[28:0] : 29'h0) | (grant[2] ? read__2__payload[28:0] : 29'h0) | (grant[3]
           ? read__3__payload[28:0] : 29'h0) | (grant[4] ? read__4__payload[28:0] : 29'h0) |
@@ -209,9 +210,8 @@ module \neuflow_arbiter.turns  (
 );
   reg [1:0] read_address = 2'h0, write_address = 2'h0;
   reg [2:0] level = 3'h0;
-  wire n2, n1, fetch, push;
+  wire fetch, push;
   assign i__ready = ~level[2];
-  assign {n1, n2} = read_address + fetch;
   assign fetch = |level & (~o__valid | o__ready);
   assign push = i__valid & i__ready;
   neuflow_ram #(.ADDRESS(2), .DEPTH(4), .WIDTH(2)) ram (
@@ -223,7 +223,7 @@ module \neuflow_arbiter.turns  (
     end else begin
       o__valid <= fetch | o__valid & ~o__ready;
       level <= (level + push) - fetch;
-      read_address <= {n1, n2};
+      read_address <= read_address + fetch;
       write_address <= write_address + push;
     end
   end

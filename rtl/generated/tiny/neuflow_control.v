@@ -61,9 +61,8 @@ module neuflow_control (
   wire config_waits, enable, fence_waits, frame_ends, hang, i__ready, i__valid, restart;
   wire [2:0] n2;
   wire [32:0] i__payload;
-  assign cause[3:2] = 2'h2;
   assign response__ready = 1'h1;
-  assign cause[1:0] = stuck | ~busy_121 ? 2'h2 : {1'h0, waits ? 1'h0 : 1'h1};
+  assign cause = stuck | ~busy_121 ? 4'ha : {3'h4, waits ? 1'h0 : 1'h1};
   assign config_waits = config__valid & ~config__ready;
   assign n2 = write_error ? 3'h3 : hang ? 3'h4 : {fault[2], 2'h0};
   \neuflow_control.counters  counters (
@@ -100,24 +99,24 @@ module neuflow_control (
       busy_121 <= busy;
       stuck <= config_waits;
       waits <= fence_waits | frame_ends;
-      if (write_error | hang | read_error) begin
+      if (write_error | read_error | hang) begin
         n1 = read_error ? 3'h2 : n2;
         fault[1] <= n1[1];
       end
     end
   end
   always @(posedge clk) begin
-    if (rst | read_error) begin
-      fault[0] <= 1'h0;
-    end else begin
-      if (write_error | hang) fault[0] <= n2[0];
-    end
-  end
-  always @(posedge clk) begin
-    if (rst | write_error | read_error) begin
+    if (write_error | read_error | rst) begin
       fault[2] <= 1'h0;
     end else begin
       if (hang) fault[2] <= 1'h1;
+    end
+  end
+  always @(posedge clk) begin
+    if (read_error | rst) begin
+      fault[0] <= 1'h0;
+    end else begin
+      if (write_error | hang) fault[0] <= n2[0];
     end
   end
 endmodule
@@ -177,13 +176,12 @@ module \neuflow_control.counters  (
   reg [59:0] seen = 60'h0;
   reg [64:0] edge_lanes_next, map_remainder_next, useful_next;
   wire n1;
-  wire [1:0] n4, n5;
-  wire [4:0] n3, n2;
+  wire [1:0] n4, n2;
+  wire [4:0] n3;
   assign n1 = seen[32] | seen[0];
-  assign n2 = {n5[0] ? seen[54:52] : 3'h0} + {n5[1] ? {seen[54:52], 1'h0} : 4'h0};
-  assign n3 = {seen[58] ? seen[54:52] : 3'h0} + {seen[59] ? {seen[54:52], 1'h0} : 4'h0};
+  assign n2 = 2'h2 - seen[59:58];
+  assign n3 = {1'h0, n4[0] ? seen[22:20] : 3'h0} + {n4[1] ? {seen[22:20], 1'h0} : 4'h0};
   assign n4 = 2'h2 - seen[27:26];
-  assign n5 = 2'h2 - seen[59:58];
   always @(posedge clk) begin
     mac_cycles0 <= seen[0];
     mac_cycles1 <= seen[32];
@@ -311,16 +309,16 @@ module \neuflow_control.counters  (
     if (!(seen[32])) begin
       map_remainder1 <= 4'h0; edge_lanes1 <= 4'h0; useful1 <= 4'h0;
     end else begin
-      map_remainder1 <= n2[3:0];
+      map_remainder1 <= {n2[0] ? seen[54:52] : 3'h0} + (n2[1] ? {seen[54:52], 1'h0} : 4'h0);
       edge_lanes1 <= {3'h5 - seen[54:52], 1'h0};
-      useful1 <= n3[3:0];
+      useful1 <= {1'h0, seen[58] ? seen[54:52] : 3'h0} + (seen[59] ? {seen[54:52], 1'h0} : 4'h0);
     end
   end
   always @(posedge clk) begin
     if (!(seen[0])) begin
       map_remainder0 <= 4'h0; edge_lanes0 <= 4'h0; useful0 <= 4'h0;
     end else begin
-      map_remainder0 <= {n4[0] ? seen[22:20] : 3'h0} + (n4[1] ? {seen[22:20], 1'h0} : 4'h0);
+      map_remainder0 <= n3[3:0];
       edge_lanes0 <= {3'h5 - seen[22:20], 1'h0};
       useful0 <= {1'h0, seen[26] ? seen[22:20] : 3'h0} + (seen[27] ? {seen[22:20], 1'h0} : 4'h0);
     end
@@ -360,7 +358,7 @@ module \neuflow_control.counters  (
     end
   end
   always @(posedge clk) begin
-    if (clear | rst) begin
+    if (rst | clear) begin
       total <= 64'h0;
     end else begin
       total <= total + busy;
@@ -396,7 +394,7 @@ module \neuflow_control.fetcher  (
   assign request__payload[31:29] = 3'h6;
   assign request__payload[28:0] = request__payload_q;
   assign moves = o__valid & o__ready;
-  assign n1 = clear | rst;
+  assign n1 = rst | clear;
   assign n2 = request__payload_q + 3'h4;
   assign asked = request__valid & request__ready;
   assign n3 = (under_way - response__valid) + {asked ? 3'h4 : 3'h0};
@@ -444,7 +442,7 @@ module \neuflow_control.fetcher.buffer  (
   wire n1, fetch, push;
   assign fetch = |level & (~o__valid | o__ready);
   assign push = i__valid & ~level[3];
-  assign n1 = clear | rst;
+  assign n1 = rst | clear;
   neuflow_ram #(.ADDRESS(3), .DEPTH(8), .WIDTH(65)) ram (
     .clk(clk), .read_address(read_address), .read_data(o__payload), .read_enable(fetch),
       .write_address(write_address), .write_data(write_data), .write_enable(push));
@@ -494,49 +492,50 @@ module \neuflow_control.sequencer  (
     = 32'h0, ring_index = 32'h0;
   reg [32:0] at = 33'h0;
   reg [7:0] left = 8'h0, waiting0 = 8'h0, waiting1 = 8'h0;
-  wire n11, n22, n14, n6, n19, n16, n10, n7, n3, n15, n13, n21, n20, n4, n5, n2, n9, n12, n18, n8,
+  wire n11, n24, n14, n6, n19, n16, n10, n4, n3, n15, n13, n23, n20, n5, n7, n2, n9, n12, n18, n8,
     config__payload_last, go, moves, next_frame;
+  wire [21:0] n22;
+  wire [31:22] n21;
   wire [32:0] n17, n1;
   wire [7:0] code;
-  assign {config__payload[48], config__payload[15:0]} = {config__payload_last, held[19:4]};
+  assign config__payload = {config__payload_last, at[31:0] + {n21, n22}, held[19:4]};
   assign i__ready = ~there | moves;
   assign enable = busy & ~(last_frame & frame_ends);
-  assign config__payload[47:16] = at[31:0] + (first ? (held[29:28] == 2'h3 ? output_base :
-    held[29:28] == 2'h2 ? input_base : held[29:28] == 1'h1 ? {host_program[20:0], 11'h0} : 32'h0) :
-    32'h0);
+  assign {n21, n22} = first ? (held[29:28] == 2'h3 ? output_base : held[29:28] == 2'h2 ? input_base
+    : held[29:28] == 1'h1 ? {host_program[20:0], 11'h0} : 32'h0) : 32'h0;
   assign frame_ends = state == 2'h3;
-  assign restart = n14 ? 1'h1 : n7 ? (n3 ? moves & steps : 1'h0) : 1'h0;
-  assign config__valid = n7 ? (n8 ? there & ~at[32] : 1'h0) : 1'h0;
-  assign fence_waits = n7 ? (n6 ? there & n21 & ~go : 1'h0) : 1'h0;
+  assign restart = n14 ? 1'h1 : n4 ? (n3 ? moves & steps : 1'h0) : 1'h0;
+  assign config__valid = n4 ? (n8 ? there & ~at[32] : 1'h0) : 1'h0;
+  assign fence_waits = n4 ? (n6 ? there & n23 & ~go : 1'h0) : 1'h0;
   assign n1 = ring_index + 1'h1;
-  assign n2 = n3 & n7 & moves;
+  assign n2 = n4 & moves & n3;
   assign n3 = state == 2'h2;
-  assign n4 = {n3, moves} != 2'h2;
-  assign n5 = {n6, moves} != 2'h2;
+  assign n4 = busy & !fault;
+  assign n5 = {moves, n3} != 1'h1;
   assign n6 = !state;
-  assign n7 = busy & !fault;
+  assign n7 = {n6, moves} != 2'h2;
   assign n8 = state == 1'h1;
-  assign n9 = &{n5, n6 | n8, n7, n20};
+  assign n9 = &{n4, n6 | n8, n20, n7};
   assign moves = there & go;
-  assign n10 = next_frame | n22;
+  assign n10 = next_frame | n24;
   assign n11 = ~busy;
-  assign n12 = ~restart & i__ready;
-  assign code = |fault ? {5'h0, fault} : there & at[32] & state != 2'h3 ? 8'h2 : {7'h0, n7 ? (n6 ?
+  assign n12 = i__ready & ~restart;
+  assign code = |fault ? {5'h0, fault} : there & at[32] & state != 2'h3 ? 8'h2 : {7'h0, n4 ? (n6 ?
     there & bad : 1'h0) : 1'h0};
   assign n13 = busy & |code;
-  assign n14 = n22 & !error;
+  assign n14 = n24 & !error;
   assign n15 = next_frame & last_frame;
   assign n16 = moves & n6 & (n19 & at[7:4] == 4'hb);
   assign n17 = frames_done + 1'h1;
-  assign n18 = next_frame | n14 | rst;
+  assign n18 = n14 | next_frame | rst;
   assign n19 = at[3:0] == 1'h1;
   assign config__payload_last = left == 1'h1;
-  assign n20 = {n8, moves} != 2'h2;
-  assign next_frame = n7 ? (frame_ends ? &empty : 1'h0) : 1'h0;
-  assign n21 = ~bad;
-  assign go = n7 ? (n3 ? 1'h1 : n8 ? config__ready : n6 ? n21 & (at[3:0] != 2'h2 | &(~at[13:12] |
+  assign n20 = {moves, n8} != 1'h1;
+  assign next_frame = n4 ? (frame_ends ? &empty : 1'h0) : 1'h0;
+  assign n23 = ~bad;
+  assign go = n4 ? (n3 ? 1'h1 : n8 ? config__ready : n6 ? n23 & (at[3:0] != 2'h2 | &(~at[13:12] |
     (at[30] ? single : empty))) : 1'h0) : 1'h0;
-  assign n22 = start & n11;
+  assign n24 = start & n11;
   always @(posedge clk) begin
     wraps <= n1 == host_ring;
     if (n2) begin
@@ -548,7 +547,7 @@ module \neuflow_control.sequencer  (
       first <= n8 ? 1'h0 : 1'h1;
       left <= n8 ? left - 1'h1 : at[27:20];
     end
-    if (n6 & n7 & moves) held <= at[31:0];
+    if (n6 & n4 & moves) held <= at[31:0];
     if (n10) begin
       over = n11 | wraps;
       output_base <= over ? {host_output[20:0], 11'h0} : output_base + output_step;
@@ -567,7 +566,7 @@ module \neuflow_control.sequencer  (
         8'h0; last_frame <= 1'h0;
     end else begin
       if (n13) error <= code;
-      if (n13 | n14 | (clear_done | n15)) done <= n13 ? 1'h1 : n14 ? 1'h0 : n15;
+      if (n14 | n13 | (clear_done | n15)) done <= n13 ? 1'h1 : n14 ? 1'h0 : n15;
       waiting1 <= (waiting1 + {n16 & at[13]}) - write_done[1];
       single <= {waiting1 <= 1'h1, waiting0 <= 1'h1};
       empty <= {!waiting1, !waiting0};
@@ -587,9 +586,9 @@ module \neuflow_control.sequencer  (
       program_counter <= 32'h0; state <= 2'h0;
     end else begin
       if (moves & ~(n3 & steps)) program_counter <= program_counter + 1'h1;
-      if (&{{n6, n19, at[3:0] == 2'h3, moves} != 4'h9, {config__payload_last, n8, moves} != 2'h3,
-        {steps, n3, moves} != 2'h3, n7, n20, n6 | n3 | n8, n4, n5}) state <= n3 ? 2'h3 : n8 ? 2'h0 :
-        n19 ? 2'h1 : 2'h2;
+      if (&{n4, n6 | n3 | n8, {moves, n8, config__payload_last} != 3'h6, n20, {n19, n6, moves,
+        at[3:0] == 2'h3} != 3'h6, n5, {steps, moves, n3} != 2'h3, n7}) state <= n3 ? 2'h3 : n8 ?
+        2'h0 : n19 ? 2'h1 : 2'h2;
     end
   end
   always @(posedge clk) begin

@@ -76,14 +76,14 @@ module neuflow_convolver_tile (
       .wait_weights(wait_weights), .weights__ready(weights__ready),
       .weights_listening(weights_listening), .weights_source(weights_source));
   neuflow_clock_gate links_gate (
-    .awake(awake | awake_145), .clk(clk), .gated(links_clk), .rst(rst));
+    .awake(awake_145 | awake), .clk(clk), .gated(links_clk), .rst(rst));
   \neuflow_convolver_tile.router  router (
     .awake(awake_145), .bus__payload(config_out__payload), .bus__ready(bus__ready),
       .bus__valid(bus__valid), .columns(columns), .east_in__payload(east_in__payload),
       .east_in__valid(east_in__valid), .east_out__payload(east_out__payload),
       .east_out__valid(east_out__valid), .links_gated_clk(links_clk),
       .local0_in__payload(local0_in__payload), .local0_in__valid(local0_in__valid),
-      .o__ready_47(east_out__ready), .o__ready_57(south_out__ready), .o__ready_66(west_out__ready),
+      .o__ready_48(east_out__ready), .o__ready_58(south_out__ready), .o__ready_67(west_out__ready),
       .south_in__payload(south_in__payload), .south_in__valid(south_in__valid),
       .south_out__payload(south_out__payload), .south_out__valid(south_out__valid), .sub(row),
       .takes({local0_in__ready, west_in__ready, south_in__ready, east_in__ready}),
@@ -193,7 +193,7 @@ module \neuflow_convolver_tile.convolver  (
       .config_gated_rst(array_gated_rst), .held(config__payload_30), .o__ready(config__ready_33),
       .o__valid(config__valid_34));
   neuflow_clock_gate config_gate (
-    .awake(|{awake_176, awake_177, awake_174, awake_175}), .clk(clk), .gated(config_clk),
+    .awake(|{awake_177, awake_174, awake_175, awake_176}), .clk(clk), .gated(config_clk),
       .rst(array_gated_rst));
   \neuflow_convolver_tile.convolver.drain  drain (
     .awake_156(awake_173), .block(block), .config__payload(config__payload_60),
@@ -218,7 +218,7 @@ module \neuflow_convolver_tile.convolver  (
       .i__ready(weights__ready), .i__valid(i__valid_77), .listening(weights_listening),
       .parameters(parameters), .parameters_beats(config__payload_60[135:134]),
       .parameters_take(parameters_take), .parameters_valid(parameters_valid),
-      .parameters_wanted(parameters_wanted), .port_2502_16(block[17:16]), .read(read_113),
+      .parameters_wanted(parameters_wanted), .port_2489_16(block[17:16]), .read(read_113),
       .ready(ready), .rewind(rewind), .value(value), .weights_gated_rst(array_gated_rst));
 endmodule
 
@@ -338,7 +338,7 @@ module \neuflow_convolver_tile.convolver.array  (
   assign wait_drain = active & ~n63 & stays;
   assign released = pass_done ? 16'h0 : kept;
   assign awake_184 = |{s10[0], s9[0], s8[0], s7[0], s5[0], s4[0], s3[0], s1[0], s13[0], s12[0],
-    s11[0], s6[0], s2[0], hand_over, s14_q[0], frees, shift, awake, issue, starts} | n20;
+    s11[0], s6[0], s2[0], hand_over, s14_q[0], frees, shift, starts, awake, issue} | n20;
   assign weights_rewind = issue & group_ends;
   assign n3 = active & begins & full;
   assign ends_x = kx_ends_ends & ~(goes_on & due) | gathers;
@@ -381,11 +381,11 @@ module \neuflow_convolver_tile.convolver.array  (
   assign n37 = s2[0] & ~s2[8];
   assign n38 = n65 ? (wraps_89 & $signed(next_row_beyond) >= $signed(1'h0) ? next_row_beyond[19:0] :
     row_start + move_104) : n41;
-  assign n39 = |{s2[0], n36, n65, n37};
+  assign n39 = |{s2[0], n36, n37, n65};
   assign n40 = {n36, n37} != 1'h1;
   assign n41 = s2[5] ? next_group : group_start;
   assign first_channel = config__payload[50] ? s2[5] : s2[3];
-  assign n42 = n39 & {n36, n65, n37} != 2'h2 & n40;
+  assign n42 = n39 & {n36, n37, n65} != 1'h1 & n40;
   assign n43 = n36 | n66 & first_channel;
   assign n44 = n66 | absent[0];
   assign n45 = s2[0] & s2[9];
@@ -398,13 +398,13 @@ module \neuflow_convolver_tile.convolver.array  (
   assign block_ends = ky_ends & block_ends_ends;
   assign n50 = ~odd;
   assign n51 = idle | weights_rewind & pass_ends_ends;
-  assign n52 = n51 | weights_rewind;
+  assign n52 = weights_rewind | n51;
   assign n53 = idle | s0_last & group_ends_ends;
   assign n54 = s0_last | n53;
   assign n55 = idle | n67 & block_ends_ends;
-  assign n56 = n67 | n55;
+  assign n56 = n55 | n67;
   assign n57 = idle | n68 & ky_ends_ends;
-  assign n58 = n57 | n68;
+  assign n58 = n68 | n57;
   assign n59 = idle | n68;
   assign n60 = idle | n69 & kx_ends_ends;
   assign n61 = n60 | n69;
@@ -550,7 +550,7 @@ module \neuflow_convolver_tile.convolver.array  (
   end
   always @(posedge array_gated_clk) begin
     if (|{s10[0], s9[0], s8[0], s7[0], s5[0], s4[0], s3[0], s1[0], s13[0], s12[0], s11[0], s6[0],
-      s2[0], hand_over, s14_q[0], frees, coordinates_gated_rst, shift, awake, issue, starts}) begin
+      s2[0], hand_over, s14_q[0], frees, coordinates_gated_rst, shift, starts, awake, issue}) begin
       settling <= 3'h7;
     end else begin
       if (n20) settling <= settling - 1'h1;
@@ -1092,7 +1092,7 @@ module \neuflow_convolver_tile.convolver.config_conv_weights  (
   input wire config_gated_rst
 );
   reg came = 1'h0, full = 1'h0, last = 1'h0, match = 1'h0;
-  reg [14:0] word = 15'h0, words = 15'h0;
+  reg [31:0] word = 32'h0, words = 32'h0;
   wire n3, n2, n1, mine, move;
   assign bus__ready = ~n1;
   assign awake = bus__ready & (bus__valid & n3 | mine) | move | o__valid & o__ready;
@@ -1111,12 +1111,12 @@ module \neuflow_convolver_tile.convolver.config_conv_weights  (
     end
   end
   always @(posedge config_gated_clk) begin
-    if (move) held <= words;
+    if (move) held <= words[14:0];
     if (n2) words <= word;
     if (!(n1)) begin
       match <= n3;
       last <= bus__payload[48];
-      word <= bus__payload[30:16];
+      word <= bus__payload[47:16];
     end
   end
 endmodule
@@ -1221,9 +1221,9 @@ module \neuflow_convolver_tile.convolver.drain  (
   assign n13 = issue | n12;
   assign all_ends = map_ends & row_ends_115;
   assign n14 = n32 | n8 & slot_ends;
-  assign n15 = n8 | n14;
+  assign n15 = n14 | n8;
   assign n16 = n32 | n8 & row_ends_115;
-  assign n17 = n8 | n16;
+  assign n17 = n16 | n8;
   assign n18 = n32 | n23 & map_ends_113;
   assign n19 = n23 | n18;
   assign out__valid = have & config__payload[95];
@@ -1275,7 +1275,7 @@ module \neuflow_convolver_tile.convolver.drain  (
   \neuflow_convolver_tile.convolver.drain.walk  walk (
     .clear(clear), .complete(complete_175), .config_2(config__payload),
       .drain_gated_clk(drain_gated_clk), .drain_gated_rst(drain_gated_rst), .inside_2(inside_2),
-      .mark(s5[1] & s5[2]), .offset(offset), .port_2887_0(s5[1:0]));
+      .mark(s5[1] & s5[2]), .offset(offset), .port_2874_0(s5[1:0]));
   always @(posedge drain_gated_clk) begin
     if (|{reads, running, waiting, clear, n3, n4, n5, n6, hand_over, awake, drain_gated_rst}) begin
       settling <= 5'h13;
@@ -1316,7 +1316,7 @@ module \neuflow_convolver_tile.convolver.drain  (
       three <= &config__payload[135:134];
       two <= config__payload[135];
       known[0] <= n10[0];
-      if (o__valid_149 & o__ready_148 & o__payload_147[34] | n11) leaving <= n11;
+      if (n11 | o__valid_149 & o__ready_148 & o__payload_147[34]) leaving <= n11;
       if (n13) begin
         row_ends <= n12 ? config__payload[77:62] <= 2'h2 : rest <= 3'h4;
         rest <= n12 ? config__payload[77:62] : rest - 2'h2;
@@ -1340,8 +1340,8 @@ module \neuflow_convolver_tile.convolver.drain  (
         map_left <= n18 ? config__payload[45:30] : map_left - 1'h1;
       end
       if (out__valid & i__ready) sent <= last_word ? 2'h0 : sent + 1'h1;
-      if (ends | start) running <= start;
-      if (step | start) begin
+      if (start | ends) running <= start;
+      if (start | step) begin
         n20 = start ? 3'h5 : step ? n21 : {1'h0, left[1], 1'h0};
         {left[2], left[0]} <= {n20[2], n20[0]};
       end
@@ -1355,7 +1355,7 @@ module \neuflow_convolver_tile.convolver.drain  (
         rows_sent <= all_ends ? 16'h0 : n9[15:0];
         slot_base <= next_slot;
       end
-      if (n8 | issue | n23) read_address <= n8 ? next_slot : n23 ? next_map : read_address + 2'h2;
+      if (n8 | n23 | issue) read_address <= n8 ? next_slot : n23 ? next_map : read_address + 2'h2;
       if (n8 | n23) map_base <= n8 ? next_slot : next_map;
     end
   end
@@ -1565,7 +1565,7 @@ module \neuflow_convolver_tile.convolver.drain.walk  (
   input wire clear,
   input wire mark,
   output wire [15:0] complete,
-  input wire [1:0] port_2887_0,
+  input wire [1:0] port_2874_0,
   output reg inside_2 = 1'h0,
   output reg [19:0] offset = 20'h0,
   input wire [141:0] config_2,
@@ -1573,39 +1573,47 @@ module \neuflow_convolver_tile.convolver.drain.walk  (
 );
   reg fresh = 1'h1, one_column = 1'h0, one_slot = 1'h0;
   reg [16:0] pitch_less = 17'h0, slots_less = 17'h0;
-  reg [69:0] n1, n4, marked = 70'h0, now = 70'h0;
-  wire n2, n3, n6, after_row_ends, after_slot_ends;
+  reg [69:0] n3, n6, marked = 70'h0, now = 70'h0;
+  wire n4, n5, n1, after_row_ends, after_slot_ends;
   wire [15:0] after_column, after_row, after_slot;
   wire [19:0] after_base;
-  wire [69:0] n5;
+  wire [69:0] n2;
   assign complete = marked[31:16] >= config_2[93:78] ? config_2[93:78] : marked[31:16] +
     (marked[15:0] >= config_2[77:62]);
-  assign n2 = fresh & ~port_2887_0[0];
-  assign n3 = port_2887_0[0] | clear | n2;
-  assign after_slot_ends = now[68] ? (now[69] ? one_slot : now[47:32] == slots_less) : now[69];
-  assign after_row_ends = now[68] ? one_column : now[15:0] == pitch_less;
+  assign n1 = clear | n4 | drain_gated_rst;
   assign after_base = now[68] ? (now[69] ? 20'h0 : now[67:48] + config_2[77:62]) : now[67:48];
   assign after_slot = now[68] ? (now[69] ? 16'h0 : now[47:32] + 1'h1) : now[47:32];
   assign after_row = now[68] ? now[31:16] + 1'h1 : now[31:16];
   assign after_column = now[68] ? 16'h0 : now[15:0] + 1'h1;
-  assign n5 = port_2887_0[1] & ~mark ? marked : {after_slot_ends, after_row_ends, after_base,
+  assign n2 = port_2874_0[1] & ~mark ? marked : {after_slot_ends, after_row_ends, after_base,
     after_slot, after_row, after_column};
-  assign n6 = clear | drain_gated_rst | n2;
+  assign n4 = fresh & ~port_2874_0[0];
+  assign n5 = port_2874_0[0] | clear | n4;
+  assign after_slot_ends = now[68] ? (now[69] ? one_slot : now[47:32] == slots_less) : now[69];
+  assign after_row_ends = now[68] ? one_column : now[15:0] == pitch_less;
+  always @(posedge drain_gated_clk) begin
+    if (n1) begin
+      marked[67:0] <= 68'h0; now[67:0] <= 68'h0;
+    end else begin
+      if (port_2874_0[0] & mark) marked[67:0] <= {after_base, after_slot, after_row, after_column};
+      if (port_2874_0[0]) now[67:0] <= n2[67:0];
+    end
+  end
   always @(posedge drain_gated_clk) begin
     if (drain_gated_rst) begin
       marked[69:68] <= 2'h0; now[69:68] <= 2'h0; offset <= 20'h0; inside_2 <= 1'h0; one_slot <=
         1'h0; one_column <= 1'h0; slots_less <= 17'h0; pitch_less <= 17'h0;
     end else begin
-      if ({port_2887_0[0], mark, clear, n2} != 4'h8 & n3) begin
-        n1 = clear ? {one_slot, one_column, 68'h0} : n2 ? {one_slot, one_column, 68'h0} :
-          port_2887_0[0] ? (mark ? {after_slot_ends, after_row_ends, after_base, after_slot,
+      if ({port_2874_0[0], mark, clear, n4} != 4'h8 & n5) begin
+        n3 = clear ? {one_slot, one_column, 68'h0} : n4 ? {one_slot, one_column, 68'h0} :
+          port_2874_0[0] ? (mark ? {after_slot_ends, after_row_ends, after_base, after_slot,
           after_row, after_column} : {2'h0, marked[67:0]}) : {2'h0, marked[67:0]};
-        marked[69:68] <= n1[69:68];
+        marked[69:68] <= n3[69:68];
       end
-      if (n3) begin
-        n4 = clear ? {one_slot, one_column, 68'h0} : n2 ? {one_slot, one_column, 68'h0} :
-          port_2887_0[0] ? n5 : {2'h0, now[67:0]};
-        now[69:68] <= n4[69:68];
+      if (n5) begin
+        n6 = clear ? {one_slot, one_column, 68'h0} : n4 ? {one_slot, one_column, 68'h0} :
+          port_2874_0[0] ? n2 : {2'h0, now[67:0]};
+        now[69:68] <= n6[69:68];
       end
       offset <= now[67:48] + now[15:0];
       inside_2 <= now[15:0] < config_2[77:62] & now[31:16] < config_2[93:78];
@@ -1616,18 +1624,10 @@ module \neuflow_convolver_tile.convolver.drain.walk  (
     end
   end
   always @(posedge drain_gated_clk) begin
-    if (n6) begin
-      marked[67:0] <= 68'h0; now[67:0] <= 68'h0;
-    end else begin
-      if (port_2887_0[0] & mark) marked[67:0] <= {after_base, after_slot, after_row, after_column};
-      if (port_2887_0[0]) now[67:0] <= n5[67:0];
-    end
-  end
-  always @(posedge drain_gated_clk) begin
     if (clear | drain_gated_rst) begin
       fresh <= 1'h1;
     end else begin
-      if (port_2887_0[0]) fresh <= 1'h0;
+      if (port_2874_0[0]) fresh <= 1'h0;
     end
   end
 endmodule
@@ -1739,44 +1739,44 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
   input wire config__valid,
   input wire writer_gated_rst
 );
-  reg n4, n31, active = 1'h0, allowed = 1'h0, alone = 1'h0, by_row = 1'h0, by_rows_84 = 1'h0,
+  reg n4, n31, active = 1'h0, allowed = 1'h0, alone = 1'h0, by_row = 1'h0, by_rows = 1'h0,
     by_word_85 = 1'h0, follows = 1'h0, last_but_one = 1'h0, last_channel = 1'h0, more = 1'h0, near =
-    1'h0, pairs = 1'h0, phases = 1'h0, record_ends_60 = 1'h0, resident = 1'h0, room = 1'h0, s1_valid
+    1'h0, pairs = 1'h0, phases = 1'h0, record_ends_61 = 1'h0, resident = 1'h0, room = 1'h0, s1_valid
     = 1'h0, s2_valid = 1'h0, s3_valid = 1'h0, s4_valid = 1'h0, s5_valid = 1'h0, some = 1'h0,
     some_less = 1'h0, valid = 1'h0, wrapped, wraps = 1'h0;
-  reg [15:0] freed = 16'h0, left_57 = 16'h0, record = 16'h0, record_left = 16'h0;
+  reg [15:0] freed = 16'h0, left_58 = 16'h0, record = 16'h0, record_left = 16'h0;
   reg [16:0] limit = 17'h0;
   reg [17:0] beats = 18'h0, beats_less = 18'h0, high = 18'h0;
   reg [19:0] channels_step = 20'h0, linear = 20'h0, linear_row = 20'h0, position = 20'h0,
     position_102 = 20'h0, row_position = 20'h0, step = 20'h0;
   reg [1:0] begun = 2'h0, lane0 = 2'h0, lane1 = 2'h0, lane2 = 2'h0, lane3 = 2'h0, lap = 2'h0, lead =
-    2'h0, left = 2'h0, low = 2'h0, origin = 2'h0, start = 2'h0, stride = 2'h0, taken = 2'h0;
+    2'h0, left = 2'h0, low = 2'h0, on, origin = 2'h0, start = 2'h0, stride = 2'h0, taken = 2'h0;
   reg [20:0] pitch_less = 21'h0, step_less = 21'h0, x_step_less = 21'h0;
   reg [21:0] after_beyond;
-  reg [2:0] n8, both = 3'h0, both_left, first_bank = 3'h0, number;
-  reg [3:0] banks_used = 4'h0, begins = 4'h0, first = 4'h0, first_142, flushing = 4'h0, last_phase =
+  reg [2:0] n6, both = 3'h0, both_left, first_bank = 3'h0, number;
+  reg [3:0] banks_used = 4'h0, begins = 4'h0, first = 4'h0, first_143, flushing = 4'h0, last_phase =
     4'h0, of_first = 4'h0, phase_y = 4'h0, s1_piece_first = 4'h0, s1_piece_phase = 4'h0, settling =
     4'hb, used = 4'h0;
-  reg [4:0] at_143;
-  reg [5:0] n7, apart = 6'h0, far = 6'h0, next_far = 6'h0, next_row_123 = 6'h0, row = 6'h0;
+  reg [4:0] at_144;
+  reg [5:0] n5, apart = 6'h0, far = 6'h0, next_far = 6'h0, next_row_123 = 6'h0, row = 6'h0;
   reg [63:0] words = 64'h0;
   reg [7:0] strides1_q = 8'h0, strides2_q = 8'h0;
   reg [84:0] s2_piece = 85'h0, s3_piece = 85'h0, s4_piece = 85'h0, s5_piece = 85'h0, s6_piece =
     85'h0, s1_piece_q = 85'h0;
   reg [8:0] n10, linear_101 = 9'h0, offset = 9'h0;
-  wire n18, n47, n24, n25, n46, n22, n15, n49, n51, n52, n53, n54, n34, n48, n5, n6, n55, n23, n13,
-    n14, n12, n33, n35, n36, n29, n30, n27, n19, n21, n26, n28, n32, n37, n11, n39, n45, n38, n43,
-    both_end, extends_2, finished, fits, i__ready_134, i__valid_135, joins, last_lap, last_phase_y,
-    o__ready, o__valid, record_ends, row_ends, starts, store, with_next;
+  wire n22, n47, n23, n24, n25, n46, n21, n15, n53, n49, n51, n52, n34, n48, n7, n8, n54, n14, n13,
+    n12, n33, n35, n36, n29, n30, n27, n18, n20, n26, n28, n32, n37, n11, n39, n45, n38, n43,
+    both_end, ends, extends_2, finished, fits, i__ready_134, i__valid_135, joins, last_lap,
+    last_phase_y, o__ready, o__valid, record_ends, row_ends, row_fits, starts, store, with_next;
   wire [14:0] where;
   wire [15:0] n16;
-  wire [16:0] n20;
+  wire [16:0] n19;
   wire [19:0] next_linear_row, next_row, width;
   wire [1:0] n50, n9, ahead, count;
   wire [21:0] after_row_beyond;
-  wire [2:0] n42, n57, rest, turn, unused;
-  wire [3:0] n41, n40, n56, left_53, of_phase_1;
-  wire [4:0] n44, n58;
+  wire [2:0] n41, n56, rest, turn, unused;
+  wire [3:0] n42, n40, n55, left_54, of_phase_1;
+  wire [4:0] n44, n57;
   wire [5:0] n3, end_2;
   wire [67:0] o__payload;
   wire [68:5] s0_piece;
@@ -1788,7 +1788,7 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
   assign s0_piece[36:21] = joins & taken > 1'h1 ? o__payload[31:16] : words[31:16];
   assign s0_piece[52:37] = joins & taken > 2'h2 ? o__payload[47:32] : words[47:32];
   assign s0_piece[68:53] = joins & taken > 2'h3 ? o__payload[63:48] : words[63:48];
-  assign awake = |{store, n12, pass_done, finished, n13, starts, n14} | n15;
+  assign awake = |{n12, n13, n14, finished, pass_done, starts, store} | n15;
   assign i__valid_135 = opened & i__valid;
   assign o__ready = ~valid | store & (last_lap & (by_word_85 ? !left : n49 | left <= n50));
   assign of_phase_1 = ~n2[7:4] & {4{pairs}};
@@ -1797,55 +1797,56 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
   assign n3 = where[8:3] + apart;
   assign record_ends = n34 & (last_channel | last_but_one & both_end);
   assign both_end = with_next & n51 & (n52 | extends_2);
-  assign row_ends = last_lap & n53 & (by_word_85 ? !low : n54 | extends_2);
+  assign row_ends = last_lap & (by_word_85 ? n53 & !low : row_fits | n53 & extends_2);
   assign last_lap = ~phases | lap == n9 | lap == last_phase;
-  assign n5 = $signed(beyond1) >= $signed(1'h0);
-  assign n6 = $signed(beyond2) >= $signed(1'h0);
   assign store = room & (valid & (~pairs | fits | extends_2));
-  assign n9 = n53 & n54 ? low : left;
+  assign n7 = $signed(beyond1) >= $signed(1'h0);
+  assign n8 = $signed(beyond2) >= $signed(1'h0);
+  assign n9 = row_fits ? low : left;
   assign count = by_word_85 ? 2'h0 : fits ? n50 : joins ? (n49 ? 2'h3 : n50) : left;
   assign ahead = joins ? count - left : 2'h0;
   assign unused = (o__payload[66:64] - 1'h1) - {1'h0, ahead};
   assign n11 = n48 | o__ready;
   assign n12 = released != freed;
-  assign finished = n55 | active & resident & allowed;
-  assign n13 = i__valid_135 & i__ready_134;
+  assign n13 = o__valid & o__ready;
+  assign n14 = i__valid_135 & i__ready_134;
+  assign finished = resident ? ends : flushing[0];
   assign starts = n47 & config__valid & ~(|flushing);
-  assign n14 = o__valid & o__ready;
   assign n15 = |settling;
   assign n16 = 12'hf0f << first_bank;
   assign n17 = {2{used}} << where[1:0];
-  assign n18 = config__payload[7:5] == 3'h5;
-  assign n19 = lead <= config__payload[3];
-  assign n20 = record + 1'h1;
-  assign n21 = !lead;
-  assign n22 = config__payload[7:5] == 2'h3;
-  assign n23 = config__payload[7:5] == 3'h4;
+  assign n18 = lead <= config__payload[3];
+  assign n19 = record + 1'h1;
+  assign n20 = !lead;
+  assign n21 = config__payload[7:5] == 2'h3;
+  assign n22 = config__payload[7:5] == 3'h4;
+  assign n23 = config__payload[7:5] == 3'h5;
+  assign ends = resident ? active & allowed : n54;
   assign n24 = n47 & ~s1_valid & ~s2_valid;
   assign n25 = s2_valid & s2_piece[82] & ~s2_piece[84];
   assign next_linear_row = last_phase_y ? config__payload[79:60] : linear_row +
     config__payload[219:200];
-  assign n26 = n25 | n24 | n46;
-  assign n27 = n47 | n55;
+  assign n26 = n46 | n25 | n24;
+  assign n27 = n47 | n54;
   assign n28 = n27 | record_ends;
   assign n29 = n47 | record_ends;
   assign n30 = n34 & both_end;
-  assign n32 = n30 | n29 | n34;
+  assign n32 = n30 | n34 | n29;
   assign n33 = n47 | n34 & (~with_next | both_end);
   assign width = config__payload[27:8] - 1'h1;
   assign n34 = store & row_ends;
-  assign n35 = $signed(left_53) < $signed(1'h0);
-  assign left_53 = $signed(n56) - $signed(2'h1);
+  assign n35 = $signed(left_54) < $signed(1'h0);
+  assign left_54 = $signed(n55) - $signed(2'h1);
   assign n36 = $signed(rest) < $signed(1'h0);
-  assign rest = $signed(n57) - $signed(2'h1);
-  assign n37 = n34 | n48 | n33;
-  assign n38 = n37 & {n36, n34, n48, n33} != 2'h2;
-  assign n39 = starts | i__valid & i__ready & i__payload[67];
+  assign rest = $signed(n56) - $signed(2'h1);
+  assign n37 = n34 | n33 | n48;
+  assign n38 = n37 & {n34, n33, n36, n48} != 1'h1;
+  assign n39 = i__valid & i__ready & i__payload[67] | starts;
   assign n40 = ~(4'hf << s4_piece[2:0]);
-  assign n41 = s4_piece[82] ? {n42, 1'h1} : 4'hf;
-  assign n42 = ~(3'h7 << s4_piece[81:80]);
+  assign n41 = ~(3'h7 << s4_piece[81:80]);
+  assign n42 = s4_piece[82] ? {n41, 1'h1} : 4'hf;
   assign n43 = writer_gated_rst | n24;
-  assign last_phase_y = n22 | n44 == config__payload[159:156];
+  assign last_phase_y = n21 | n44 == config__payload[159:156];
   assign n44 = phase_y + 1'h1;
   assign next_row = last_phase_y ? (wraps & $signed(after_row_beyond) >= $signed(1'h0) ?
     after_row_beyond[19:0] : row_position + config__payload[139:120]) : row_position;
@@ -1854,23 +1855,23 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
   assign n47 = ~active;
   assign beyond2 = end_2 - {strides2_q[7:6], 1'h0, strides2_q[4:0]};
   assign beyond1 = end_2 - {strides1_q[7:5], 1'h0, strides1_q[3:0]};
-  assign end_2 = n58 + 1'h1;
+  assign end_2 = n57 + 1'h1;
   assign n48 = store & last_lap;
   assign joins = extends_2 & ~fits;
   assign n49 = more | with_next & (both[2] | some);
   assign n50 = with_next ? both[1:0] : low;
-  assign with_next = by_rows_84 & ~last_channel;
+  assign with_next = by_rows & ~last_channel;
   assign n51 = ~n49;
   assign n52 = n50 <= left;
   assign extends_2 = by_row & valid & o__valid;
   assign n53 = ~more;
-  assign n54 = low <= left;
+  assign row_fits = n53 & low <= left;
   assign fits = n51 & n52;
-  assign n55 = record_ends & record_ends_60;
-  assign n56 = both - count;
-  assign n57 = low - count;
+  assign n54 = record_ends & record_ends_61;
+  assign n55 = both - count;
+  assign n56 = low - count;
   assign after_row_beyond = $signed({1'h0, row_position}) + $signed(pitch_less);
-  assign n58 = begins + n9;
+  assign n57 = begins + n9;
   neuflow_locator locator (
     .clk(writer_gated_clk), .linear(linear_101), .position(position_102),
       .ring(config__payload[119:100]), .rst(writer_gated_rst), .turn(turn), .where(where));
@@ -1905,20 +1906,21 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
     if (s2_valid) s3_piece <= s2_piece;
     if (s1_valid) s2_piece <= {s1_piece_q[84:77], s1_piece_phase, s1_piece_first, s1_piece_q[68:0]};
     if (store) begin
-      at_143 = begins + lap;
-      wrapped = at_143 >= config__payload[159:156];
-      first_142 = phases ? {2'h0, lap} : !begins ? 4'h0 : config__payload[159:156] - begins;
+      at_144 = begins + lap;
+      wrapped = at_144 >= config__payload[159:156];
+      first_143 = phases ? {2'h0, lap} : !begins ? 4'h0 : config__payload[159:156] - begins;
       n4 = phases | alone;
-      n7 = at_143 + 1'h1;
-      n10 = first_142 + {strides1_q[7:5], 1'h0, strides1_q[3:0]};
-      number = {1'h0, {5'h0, first_142} <= n9} + (n10 <= n9);
-      n8 = count + 1'h1;
-      s1_piece_phase <= (!(phases)) ? 4'h0 : wrapped ? at_143[3:0] - config__payload[159:156] :
-        at_143[3:0];
-      s1_piece_first <= (!(n4)) ? 4'h0 : first_142;
+      on = n7 + n8;
+      n5 = at_144 + 1'h1;
+      n10 = first_143 + {strides1_q[7:5], 1'h0, strides1_q[3:0]};
+      number = {1'h0, {5'h0, first_143} <= n9} + (n10 <= n9);
+      n6 = count + 1'h1;
+      s1_piece_phase <= (!(phases)) ? 4'h0 : wrapped ? at_144[3:0] - config__payload[159:156] :
+        at_144[3:0];
+      s1_piece_first <= (!(n4)) ? 4'h0 : first_143;
       {s1_piece_q[84:77], s1_piece_q[68:0]} <= {record_ends, both_end, row_ends, low, phases ?
-        (last_lap ? {{1'h0, n5} + n6} - wrapped : {2'h0, n7 == config__payload[159:156]}) : pairs ?
-        3'h2 : alone ? number : n8, s0_piece, taken, n4 ? number : n8};
+        (last_lap ? on - wrapped : {2'h0, n5 == config__payload[159:156]}) : pairs ? 3'h2 : alone ?
+        number : n6, s0_piece, taken, n4 ? number : n6};
     end
     if (n11) begin
       taken <= o__ready ? ahead : (taken + count) + 1'h1;
@@ -1927,7 +1929,7 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
     if (o__ready) words <= o__payload[63:0];
   end
   always @(posedge writer_gated_clk) begin
-    if (|{writer_gated_rst, store, n12, pass_done, finished, n13, starts, n14}) begin
+    if (|{writer_gated_rst, n12, n13, n14, finished, pass_done, starts, store}) begin
       settling <= 4'hb;
     end else begin
       if (n15) settling <= settling - 1'h1;
@@ -1937,13 +1939,13 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
     if (writer_gated_rst) begin
       freed <= 16'h0; at <= 28'h0; near <= 1'h0; enables <= 8'h0; beat <= 64'h0; banks_used <= 4'h0;
         position_102 <= 20'h0; linear_101 <= 9'h0; pitch_less <= 21'h0; wraps <= 1'h0; x_step_less
-        <= 21'h0; by_word_85 <= 1'h0; by_rows_84 <= 1'h0; s5_valid <= 1'h0; s4_valid <= 1'h0;
-        s3_valid <= 1'h0; s2_valid <= 1'h0; s1_valid <= 1'h0; room <= 1'h0; limit <= 17'h0; stored
-        <= 16'h0; allowed <= 1'h0; resident <= 1'h0; strides2_q[4:0] <= 5'h0; strides1_q[3:0] <=
-        4'h0; last_phase <= 4'h0; alone <= 1'h0; phases <= 1'h0; some_less <= 1'h0; beats_less <=
-        18'h0; some <= 1'h0; beats <= 18'h0; by_row <= 1'h0; pairs <= 1'h0; flushing <= 4'h0; lead
-        <= 2'h0; linear <= 20'h0; linear_row <= 20'h0; record_ends_60 <= 1'h0; record_left <= 16'h0;
-        last_but_one <= 1'h0; last_channel <= 1'h0; left_57 <= 16'h0; both <= 3'h0; low <= 2'h0;
+        <= 21'h0; by_word_85 <= 1'h0; s5_valid <= 1'h0; s4_valid <= 1'h0; s3_valid <= 1'h0; s2_valid
+        <= 1'h0; s1_valid <= 1'h0; room <= 1'h0; limit <= 17'h0; stored <= 16'h0; allowed <= 1'h0;
+        resident <= 1'h0; strides2_q[4:0] <= 5'h0; strides1_q[3:0] <= 4'h0; last_phase <= 4'h0;
+        alone <= 1'h0; phases <= 1'h0; some_less <= 1'h0; beats_less <= 18'h0; some <= 1'h0; beats
+        <= 18'h0; by_row <= 1'h0; by_rows <= 1'h0; pairs <= 1'h0; flushing <= 4'h0; lead <= 2'h0;
+        linear <= 20'h0; linear_row <= 20'h0; record_ends_61 <= 1'h0; record_left <= 16'h0;
+        last_but_one <= 1'h0; last_channel <= 1'h0; left_58 <= 16'h0; both <= 3'h0; low <= 2'h0;
         more <= 1'h0; high <= 18'h0; valid <= 1'h0; lap <= 2'h0; follows <= 1'h0; opened <= 1'h0;
         active <= 1'h0;
     end else begin
@@ -1964,48 +1966,48 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
       wraps <= |config__payload[119:100];
       x_step_less <= config__payload[179:160] - config__payload[119:100];
       by_word_85 <= config__payload[7:5] == 1'h1;
-      by_rows_84 <= n18;
       s5_valid <= s4_valid;
       s4_valid <= s3_valid;
       s3_valid <= s2_valid;
       s2_valid <= s1_valid;
       s1_valid <= store;
-      room <= active & ~finished & n19 & (record_ends ? n20 < limit : record < limit);
-      limit <= config__payload[155:140] + {n21 ? released : 16'h0};
-      stored <= n21 ? record : 16'hffff;
-      allowed <= n19;
+      room <= active & n18 & (record_ends ? n19 < limit : record < limit);
+      limit <= config__payload[155:140] + {n20 ? released : 16'h0};
+      stored <= n20 ? record : 16'hffff;
+      allowed <= n18;
       resident <= !config__payload[59:44];
       strides2_q[4:0] <= {config__payload[159:156], 1'h0};
       strides1_q[3:0] <= config__payload[159:156];
       last_phase <= config__payload[159:156] - 1'h1;
-      alone <= n22;
+      alone <= n21;
       phases <= config__payload[7:5] == 2'h2;
       some_less <= |beats_less;
       beats_less <= beats - 1'h1;
       some <= |beats;
       beats <= config__payload[27:10];
-      by_row <= n23 | !config__payload[7:5] | n18;
-      pairs <= n23;
-      flushing <= {flushing[2:0], finished};
+      by_row <= !config__payload[7:5] | n22 | n23;
+      by_rows <= n23;
+      pairs <= n22;
+      flushing <= {flushing[2:0], ends};
       lead <= (lead + finished) - pass_done;
       if (n26) linear <= n24 ? config__payload[79:60] : n25 ? linear + channels_step :
         next_linear_row;
       if (n26 & {n25, n24} != 2'h2) linear_row <= n24 ? config__payload[79:60] : next_linear_row;
       if (n28) begin
-        record_ends_60 <= n27 ? config__payload[59:44] == 1'h1 : record_left == 2'h2;
+        record_ends_61 <= n27 ? config__payload[59:44] == 1'h1 : record_left == 2'h2;
         record_left <= n27 ? config__payload[59:44] : record_left - 1'h1;
       end
       if (n32) begin
-        n31 = left_57 == 2'h3;
-        last_but_one <= n29 ? config__payload[43:28] == 2'h2 : n30 ? left_57 == 3'h4 : n31;
-        last_channel <= n29 ? config__payload[43:28] == 1'h1 : n30 ? n31 : left_57 == 2'h2;
-        left_57 <= n29 ? config__payload[43:28] : n30 ? left_57 - 2'h2 : left_57 - 1'h1;
+        n31 = left_58 == 2'h3;
+        last_but_one <= n29 ? config__payload[43:28] == 2'h2 : n30 ? left_58 == 3'h4 : n31;
+        last_channel <= n29 ? config__payload[43:28] == 1'h1 : n30 ? n31 : left_58 == 2'h2;
+        left_58 <= n29 ? config__payload[43:28] : n30 ? left_58 - 2'h2 : left_58 - 1'h1;
       end
       if (n37) begin
         both_left = $signed((both + config__payload[9:8]) - count) - $signed(2'h1);
         both <= n33 ? width[1:0] + config__payload[9:8] : n34 ? {both_left[2] ^ n35, both_left[1:0]}
-          : {left_53[2] ^ n36, left_53[1:0]};
-        low <= n33 ? width[1:0] : n34 ? left_53[1:0] : rest[1:0];
+          : {left_54[2] ^ n36, left_54[1:0]};
+        low <= n33 ? width[1:0] : n34 ? left_54[1:0] : rest[1:0];
       end
       if (n38) begin
         more <= n33 ? |width[19:2] : n34 ? (n35 ? some_less : some) : high != 1'h1;
@@ -2028,17 +2030,17 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
     end
   end
   always @(posedge writer_gated_clk) begin
-    if (pairs) begin
-      {first[3:2], first[0]} <= 3'h1;
-    end else begin
-      {first[3:2], first[0]} <= {n41[3:2], n41[0]};
-    end
-  end
-  always @(posedge writer_gated_clk) begin
     if (~s4_piece[82] | pairs) begin
       first[1] <= 1'h1;
     end else begin
-      first[1] <= n42[0];
+      first[1] <= n41[0];
+    end
+  end
+  always @(posedge writer_gated_clk) begin
+    if (pairs) begin
+      {first[3:2], first[0]} <= 3'h1;
+    end else begin
+      {first[3:2], first[0]} <= {n42[3:2], n42[0]};
     end
   end
   always @(posedge writer_gated_clk) begin
@@ -2049,7 +2051,7 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
         phase_y <= last_phase_y ? 4'h0 : n44[3:0];
         row_position <= next_row;
       end
-      if (s2_valid | n25 | n46) begin
+      if (n46 | n25 | s2_valid) begin
         after_beyond = $signed({1'h0, position}) + $signed(step_less);
         position <= n25 ? row_position + begun : n46 ? next_row : wraps & $signed(after_beyond) >=
           $signed(1'h0) ? after_beyond[19:0] : position + step;
@@ -2064,7 +2066,7 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
     end
   end
   always @(posedge writer_gated_clk) begin
-    if (!(by_rows_84 & ~s1_piece_q[83])) begin
+    if (!(by_rows & ~s1_piece_q[83])) begin
       begun <= 2'h0;
     end else begin
       begun <= (s1_piece_q[1:0] - s1_piece_q[81:80]) - 2'h1;
@@ -2074,15 +2076,15 @@ module \neuflow_convolver_tile.convolver.row_store.writer  (
     if (writer_gated_rst | flushing[0]) begin
       record <= 16'h0;
     end else begin
-      if (record_ends) record <= n20[15:0];
+      if (record_ends) record <= n19[15:0];
     end
   end
   always @(posedge writer_gated_clk) begin
     if ((n47 | n34) | writer_gated_rst) begin
       begins <= 4'h0;
     end else begin
-      if (($signed({3'h0, end_2}) >= $signed(1'h0) | n5 | n6) & n48) begins <= n6 ? beyond2[3:0] :
-        n5 ? beyond1[3:0] : end_2[3:0];
+      if (($signed({3'h0, end_2}) >= $signed(1'h0) | n7 | n8) & n48) begins <= n8 ? beyond2[3:0] :
+        n7 ? beyond1[3:0] : end_2[3:0];
     end
   end
 endmodule
@@ -2103,7 +2105,7 @@ module \neuflow_convolver_tile.convolver.weight_store  (
   output reg parameters_valid = 1'h0,
   output wire [191:0] parameters,
   output wire ready,
-  input wire [1:0] port_2502_16,
+  input wire [1:0] port_2489_16,
   input wire [14:0] config__payload,
   input wire config__valid,
   input wire [1:0] parameters_beats,
@@ -2129,8 +2131,8 @@ module \neuflow_convolver_tile.convolver.weight_store  (
   assign n3 = {take, listening} != 1'h1;
   \neuflow_convolver_tile.convolver.weight_store.blocks  blocks (
     .awake(awake_59), .blocks_gated_clk(blocks_clk), .blocks_gated_rst(weights_gated_rst),
-      .comes(comes), .free(parameters_take & port_2502_16[1]), .push(push), .read_enable(read_35),
-      .ready(ready_38), .rewind(parameters_take & port_2502_16[0]), .room(room_14),
+      .comes(comes), .free(parameters_take & port_2489_16[1]), .push(push), .read_enable(read_35),
+      .ready(ready_38), .rewind(parameters_take & port_2489_16[0]), .room(room_14),
       .value(value_57), .write_data(data));
   neuflow_clock_gate blocks_gate (
     .awake(awake_59), .clk(clk), .gated(blocks_clk), .rst(weights_gated_rst));
@@ -2200,7 +2202,7 @@ module \neuflow_convolver_tile.convolver.weight_store.blocks  (
     write_address = 6'h0;
   wire n4, n3, n1;
   wire [5:0] n2, left;
-  assign awake = |{push, comes, read_enable, free, rewind} | n1;
+  assign awake = |{push, comes, free, read_enable, rewind} | n1;
   assign n1 = |settling;
   assign n2 = read_enable ? (tail == 6'h2f ? 6'h0 : tail + 1'h1) : tail;
   assign n3 = rewind & n4;
@@ -2210,7 +2212,7 @@ module \neuflow_convolver_tile.convolver.weight_store.blocks  (
     .clk(blocks_gated_clk), .read_address(tail), .read_data(value), .read_enable(read_enable),
       .write_address(write_address), .write_data(write_data), .write_enable(push));
   always @(posedge blocks_gated_clk) begin
-    if (|{push, comes, blocks_gated_rst, read_enable, free, rewind}) begin
+    if (|{push, comes, blocks_gated_rst, free, read_enable, rewind}) begin
       settling <= 3'h4;
     end else begin
       if (n1) settling <= settling - 1'h1;
@@ -2266,7 +2268,7 @@ module \neuflow_convolver_tile.convolver.weight_store.weights  (
   wire n4, n3, n1;
   wire [5:0] n2;
   wire [6:0] left;
-  assign awake = |{push, comes, read_enable, free, rewind} | n1;
+  assign awake = |{push, comes, free, read_enable, rewind} | n1;
   assign n1 = |settling;
   assign n2 = read_enable ? (tail == 6'h3f ? 6'h0 : tail + 1'h1) : tail;
   assign n3 = rewind & n4;
@@ -2276,7 +2278,7 @@ module \neuflow_convolver_tile.convolver.weight_store.weights  (
     .clk(weights_gated_clk), .read_address(tail), .read_data(value), .read_enable(read_enable),
       .write_address(write_address), .write_data(write_data), .write_enable(push));
   always @(posedge weights_gated_clk) begin
-    if (|{push, comes, weights_gated_rst, read_enable, free, rewind}) begin
+    if (|{push, comes, weights_gated_rst, free, read_enable, rewind}) begin
       settling <= 3'h4;
     end else begin
       if (n1) settling <= settling - 1'h1;
@@ -2321,9 +2323,9 @@ module \neuflow_convolver_tile.router  (
   input wire south_in__valid,
   input wire [34:0] west_in__payload,
   input wire west_in__valid,
-  input wire o__ready_47,
-  input wire o__ready_57,
-  input wire o__ready_66,
+  input wire o__ready_48,
+  input wire o__ready_58,
+  input wire o__ready_67,
   input wire [34:0] local0_in__payload,
   input wire local0_in__valid,
   input wire links_gated_clk,
@@ -2340,45 +2342,46 @@ module \neuflow_convolver_tile.router  (
   output wire west_out__valid,
   input wire words_rst
 );
-  reg o__ready = 1'h0;
+  reg asks = 1'h0, conflict = 1'h0, full = 1'h0;
   reg [2:0] done = 3'h0, east_peers = 3'h7, held = 3'h0, local0_peers = 3'h7, south_peers = 3'h7,
     waits = 3'h0, west_peers = 3'h7;
   reg [3:0] armed = 4'h0, ended = 4'h0;
   reg [5:0] east_current = 6'h0, east_waiting = 6'h0, south_current = 6'h0, south_waiting = 6'h0,
     west_current = 6'h0, west_waiting = 6'h0;
-  wire n3, n1, i__payload_known, i__ready_51, i__ready_61, i__ready_70, i__valid, i__valid_53,
-    i__valid_62, i__valid_71, o__valid_74, words_clk;
-  wire [1:0] i__payload;
-  wire [2:0] n2, n4, direct, queued;
-  wire [34:0] i__payload_54, i__payload_63, i__payload_72;
-  wire [3:0] incomplete, last, moves, named_names, peers, target;
+  wire n3, n1, i__payload_known, i__ready_52, i__ready_62, i__ready_71, i__valid, i__valid_54,
+    i__valid_63, i__valid_72, o__ready, o__valid_75, peers, target, words_clk;
+  wire [2:0] n2, n4, direct, i__payload_peers, queued;
+  wire [34:0] i__payload_55, i__payload_64, i__payload_73;
+  wire [3:0] incomplete, last, moves, named_names;
+  wire [5:0] i__payload;
   wire [5:4] named;
   wire [8:2] o__payload;
   assign i__payload[0] = 6'h24 >> bus__payload[23:20];
   assign i__payload[1] = 6'h28 >> bus__payload[23:20];
+  assign {i__payload[5:3], target} = i__payload_known ? 1'h1 << bus__payload[19:16] : 4'h0;
+  assign {i__payload_peers, peers} = bus__payload[27:24] | {i__payload[5:3], target};
   assign incomplete[0] = |(east_peers & ~{west_current[0], south_current[0], east_current[0]});
   assign incomplete[1] = |(south_peers & ~{west_current[1], south_current[1], east_current[1]});
   assign incomplete[2] = |(west_peers & ~{west_current[2], south_current[2], east_current[2]});
   assign incomplete[3] = |(local0_peers & ~{west_current[3], south_current[3], east_current[3]});
   assign takes = armed & ~{|(local0_peers & n4), |(west_peers & n4), |(south_peers & n4),
     |(east_peers & n4)};
-  assign awake = |moves | (west_out__valid & o__ready_66 | south_out__valid & o__ready_57 |
-    east_out__valid & o__ready_47) | n1 | |(~(armed ^ incomplete));
-  assign i__payload_54 = east_current[5] ? (east_current[4] ? local0_in__payload : west_in__payload)
+  assign awake = |moves | (west_out__valid & o__ready_67 | east_out__valid & o__ready_48 |
+    south_out__valid & o__ready_58) | n1 | |(~(armed ^ incomplete));
+  assign i__payload_55 = east_current[5] ? (east_current[4] ? local0_in__payload : west_in__payload)
     : east_current[4] ? south_in__payload : east_in__payload;
-  assign i__valid_53 = |(east_current[3:0] & moves);
-  assign i__payload_63 = south_current[5] ? (south_current[4] ? local0_in__payload :
+  assign i__valid_54 = |(east_current[3:0] & moves);
+  assign i__payload_64 = south_current[5] ? (south_current[4] ? local0_in__payload :
     west_in__payload) : south_current[4] ? south_in__payload : east_in__payload;
-  assign i__valid_62 = |(south_current[3:0] & moves);
-  assign i__payload_72 = west_current[5] ? (west_current[4] ? local0_in__payload : west_in__payload)
+  assign i__valid_63 = |(south_current[3:0] & moves);
+  assign i__payload_73 = west_current[5] ? (west_current[4] ? local0_in__payload : west_in__payload)
     : west_current[4] ? south_in__payload : east_in__payload;
-  assign i__valid_71 = |(west_current[3:0] & moves);
-  assign peers = bus__payload[27:24] | target;
-  assign target = i__payload_known ? 1'h1 << bus__payload[19:16] : 4'h0;
+  assign i__valid_72 = |(west_current[3:0] & moves);
   assign i__payload_known = 6'h2e >> bus__payload[23:20];
   assign i__valid = bus__valid & bus__payload[3:0] == 3'h7 & bus__payload[7:4] == sub &
     |(bus__payload[15:8] & columns);
-  assign n1 = i__valid | o__valid_74 | o__ready | |done;
+  assign o__ready = asks & ~conflict & ~full;
+  assign n1 = i__valid | o__valid_75 | o__ready | |done;
   assign last = moves & {local0_in__payload[34], west_in__payload[34], south_in__payload[34],
     east_in__payload[34]};
   assign named_names = 1'h1 << named;
@@ -2386,32 +2389,32 @@ module \neuflow_convolver_tile.router  (
   assign direct = o__ready ? o__payload[5:3] & (~held | done) : 3'h0;
   assign n2 = ~done;
   assign n3 = |o__payload[5:3];
-  assign n4 = ~{i__ready_70, i__ready_61, i__ready_51};
+  assign n4 = ~{i__ready_71, i__ready_62, i__ready_52};
   assign moves = takes & {local0_in__valid, west_in__valid, south_in__valid, east_in__valid};
   neuflow_slice #(.WIDTH(35)) east_slice (
-    .clk(links_gated_clk), .i__payload(i__payload_54), .i__ready(i__ready_51),
-      .i__valid(i__valid_53), .o__payload(east_out__payload), .o__ready(o__ready_47),
+    .clk(links_gated_clk), .i__payload(i__payload_55), .i__ready(i__ready_52),
+      .i__valid(i__valid_54), .o__payload(east_out__payload), .o__ready(o__ready_48),
       .o__valid(east_out__valid), .rst(words_rst));
   neuflow_slice #(.WIDTH(35)) south_slice (
-    .clk(links_gated_clk), .i__payload(i__payload_63), .i__ready(i__ready_61),
-      .i__valid(i__valid_62), .o__payload(south_out__payload), .o__ready(o__ready_57),
+    .clk(links_gated_clk), .i__payload(i__payload_64), .i__ready(i__ready_62),
+      .i__valid(i__valid_63), .o__payload(south_out__payload), .o__ready(o__ready_58),
       .o__valid(south_out__valid), .rst(words_rst));
   neuflow_slice #(.WIDTH(35)) west_slice (
-    .clk(links_gated_clk), .i__payload(i__payload_72), .i__ready(i__ready_70),
-      .i__valid(i__valid_71), .o__payload(west_out__payload), .o__ready(o__ready_66),
+    .clk(links_gated_clk), .i__payload(i__payload_73), .i__ready(i__ready_71),
+      .i__valid(i__valid_72), .o__payload(west_out__payload), .o__ready(o__ready_67),
       .o__valid(west_out__valid), .rst(words_rst));
   neuflow_slice #(.WIDTH(9)) words (
-    .clk(words_clk), .i__payload({peers[3:1], target[3:1], i__payload_known, i__payload}),
-      .i__ready(bus__ready), .i__valid(i__valid), .o__payload({o__payload, named}),
-      .o__ready(o__ready), .o__valid(o__valid_74), .rst(words_rst));
+    .clk(words_clk), .i__payload({i__payload_peers, i__payload[5:3], i__payload_known,
+      i__payload[1:0]}), .i__ready(bus__ready), .i__valid(i__valid), .o__payload({o__payload,
+      named}), .o__ready(o__ready), .o__valid(o__valid_75), .rst(words_rst));
   neuflow_clock_gate words_gate (
     .awake(n1), .clk(links_gated_clk), .gated(words_clk), .rst(words_rst));
   always @(posedge links_gated_clk) begin
     if (words_rst) begin
       done <= 3'h0; armed <= 4'h0; ended <= 4'h0;
     end else begin
-      done <= {i__valid_71 & i__payload_72[34], i__valid_62 & i__payload_63[34], i__valid_53 &
-        i__payload_54[34]};
+      done <= {i__valid_72 & i__payload_73[34], i__valid_63 & i__payload_64[34], i__valid_54 &
+        i__payload_55[34]};
       armed <= ~(incomplete | last | ended);
       ended <= last;
     end
@@ -2426,18 +2429,20 @@ module \neuflow_convolver_tile.router  (
   always @(posedge words_clk) begin
     if (words_rst) begin
       west_current <= 6'h0; south_current <= 6'h0; east_current <= 6'h0; waits <= 3'h0; held <=
-        3'h0; o__ready <= 1'h0; local0_peers <= 3'h7; west_peers <= 3'h7; south_peers <= 3'h7;
-        east_peers <= 3'h7;
+        3'h0; full <= 1'h0; conflict <= 1'h0; asks <= 1'h0; local0_peers <= 3'h7; west_peers <=
+        3'h7; south_peers <= 3'h7; east_peers <= 3'h7;
     end else begin
       if (direct[2] | done[2]) west_current <= direct[2] ? {named, named_names} : west_waiting;
       if (direct[1] | done[1]) south_current <= direct[1] ? {named, named_names} : south_waiting;
       if (direct[0] | done[0]) east_current <= direct[0] ? {named, named_names} : east_waiting;
       waits <= waits & n2 | queued;
       held <= held & n2 | waits & done | direct;
-      o__ready <= o__valid_74 & ~o__ready & ~(o__payload[2] & |(named_names & (east_current[3:0] |
-        south_current[3:0] | west_current[3:0] | east_waiting[3:0] | south_waiting[3:0] |
-        west_waiting[3:0])) & o__payload[8:6] != (named[5] ? (named[4] ? local0_peers : west_peers)
-        : named[4] ? south_peers : east_peers)) & ~(|(o__payload[5:3] & waits));
+      full <= |(o__payload[5:3] & waits);
+      conflict <= o__payload[2] & |(named_names & (east_current[3:0] | south_current[3:0] |
+        west_current[3:0] | east_waiting[3:0] | south_waiting[3:0] | west_waiting[3:0])) &
+        o__payload[8:6] != (named[5] ? (named[4] ? local0_peers : west_peers) : named[4] ?
+        south_peers : east_peers);
+      asks <= o__valid_75 & ~o__ready;
       if (o__ready & named_names[3] & n3) local0_peers <= o__payload[8:6];
       if (o__ready & named_names[2] & n3) west_peers <= o__payload[8:6];
       if (o__ready & named_names[1] & n3) south_peers <= o__payload[8:6];
@@ -2489,8 +2494,8 @@ module \neuflow_convolver_tile.tap$148  (
   assign o__valid = local__0__valid;
   assign local__0__valid = o__valid_17 & all_ready;
   assign awake = i__valid & i__ready | local__0__valid;
-  assign all_ready = &{local__1__ready, o__ready, local__4__ready, local__0__ready, local__3__ready,
-    local__2__ready};
+  assign all_ready = &{local__4__ready, o__ready, local__3__ready, local__2__ready, local__1__ready,
+    local__0__ready};
   neuflow_slice #(.WIDTH(49)) slice (
     .clk(links_gated_clk), .i__payload(i__payload), .i__ready(i__ready), .i__valid(i__valid),
       .o__payload(o__payload), .o__ready(all_ready), .o__valid(o__valid_17), .rst(links_gated_rst));

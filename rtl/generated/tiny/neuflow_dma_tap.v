@@ -53,9 +53,9 @@ module neuflow_dma_tap (
   assign local__2__valid = local__0__valid;
   assign o__valid = local__0__valid;
   assign local__0__valid = o__valid_39 & all_ready;
-  assign awake = local__0__valid | i__valid & i__ready;
-  assign all_ready = &{local__6__ready, local__5__ready, local__0__ready, o__ready, local__1__ready,
-    local__3__ready, local__7__ready, local__2__ready, local__4__ready};
+  assign awake = i__valid & i__ready | local__0__valid;
+  assign all_ready = &{local__6__ready, local__3__ready, local__5__ready, local__0__ready,
+    local__7__ready, local__4__ready, o__ready, local__1__ready, local__2__ready};
   neuflow_slice #(.WIDTH(49)) slice (
     .clk(clk), .i__payload(i__payload), .i__ready(i__ready), .i__valid(i__valid),
       .o__payload(local__0__payload), .o__ready(all_ready), .o__valid(o__valid_39), .rst(rst));

@@ -67,9 +67,9 @@ module neuflow_fifo_tile (
       .local1_out__payload(i__payload_93), .local1_out__valid(i__valid_97),
       .north_in__payload(north_in__payload), .north_in__valid(north_in__valid),
       .north_out__payload(north_out__payload), .north_out__valid(north_out__valid),
-      .o__ready_105(i__ready_84), .o__ready_114(i__ready_96), .o__ready_59(north_out__ready),
-      .o__ready_69(east_out__ready), .o__ready_78(south_out__ready), .o__ready_87(west_out__ready),
-      .o__ready_96(global_out__ready), .south_in__payload(south_in__payload),
+      .o__ready_106(i__ready_84), .o__ready_115(i__ready_96), .o__ready_60(north_out__ready),
+      .o__ready_70(east_out__ready), .o__ready_79(south_out__ready), .o__ready_88(west_out__ready),
+      .o__ready_97(global_out__ready), .south_in__payload(south_in__payload),
       .south_in__valid(south_in__valid), .south_out__payload(south_out__payload),
       .south_out__valid(south_out__valid), .sub(row), .takes({local1_in__ready, local0_in__ready,
       west_in__ready, south_in__ready, east_in__ready, north_in__ready}),
@@ -93,11 +93,11 @@ module \neuflow_fifo_tile.router  (
   input wire south_in__valid,
   input wire [34:0] west_in__payload,
   input wire west_in__valid,
-  input wire o__ready_59,
-  input wire o__ready_69,
-  input wire o__ready_78,
-  input wire o__ready_87,
-  input wire o__ready_96,
+  input wire o__ready_60,
+  input wire o__ready_70,
+  input wire o__ready_79,
+  input wire o__ready_88,
+  input wire o__ready_97,
   input wire links_gated_clk,
   input wire bus__valid,
   input wire [48:0] bus__payload,
@@ -118,15 +118,15 @@ module \neuflow_fifo_tile.router  (
   output wire local0_out__valid,
   output wire [34:0] local1_out__payload,
   output wire local1_out__valid,
-  input wire o__ready_105,
+  input wire o__ready_106,
   input wire [34:0] local0_in__payload,
   input wire local0_in__valid,
-  input wire o__ready_114,
+  input wire o__ready_115,
   input wire [34:0] local1_in__payload,
   input wire local1_in__valid,
   input wire words_rst
 );
-  reg o__ready = 1'h0;
+  reg asks = 1'h0, conflict = 1'h0, full = 1'h0;
   reg [5:0] armed = 6'h0, ended = 6'h0;
   reg [6:0] done = 7'h0, east_peers = 7'h7f, held = 7'h0, local0_peers = 7'h7f, local1_peers =
     7'h7f, north_peers = 7'h7f, south_peers = 7'h7f, waits = 7'h0, west_peers = 7'h7f;
@@ -134,13 +134,13 @@ module \neuflow_fifo_tile.router  (
     local0_current = 9'h0, local0_waiting = 9'h0, local1_current = 9'h0, local1_waiting = 9'h0,
     north_current = 9'h0, north_waiting = 9'h0, south_current = 9'h0, south_waiting = 9'h0,
     west_current = 9'h0, west_waiting = 9'h0;
-  wire n1, n3, i__payload_known, i__ready_100, i__ready_109, i__ready_118, i__ready_63, i__ready_73,
-    i__ready_82, i__ready_91, i__valid, i__valid_101, i__valid_110, i__valid_119, i__valid_65,
-    i__valid_74, i__valid_83, i__valid_92, o__valid_122, words_clk;
+  wire n1, n3, i__payload_known, i__ready_101, i__ready_110, i__ready_119, i__ready_64, i__ready_74,
+    i__ready_83, i__ready_92, i__valid, i__valid_102, i__valid_111, i__valid_120, i__valid_66,
+    i__valid_75, i__valid_84, i__valid_93, o__ready, o__valid_123, words_clk;
   wire [17:3] o__payload;
   wire [2:0] i__payload;
-  wire [34:0] i__payload_102, i__payload_111, i__payload_120, i__payload_66, i__payload_75,
-    i__payload_84, i__payload_93;
+  wire [34:0] i__payload_103, i__payload_112, i__payload_121, i__payload_67, i__payload_76,
+    i__payload_85, i__payload_94;
   wire [5:0] incomplete, last, moves, named_names;
   wire [6:0] n2, n4, direct, i__payload_target, queued;
   wire [8:6] named;
@@ -161,43 +161,44 @@ module \neuflow_fifo_tile.router  (
     west_current[5], south_current[5], east_current[5], north_current[5]});
   assign takes = armed & ~{|(local1_peers & n4), |(local0_peers & n4), |(west_peers & n4),
     |(south_peers & n4), |(east_peers & n4), |(north_peers & n4)};
-  assign awake = |moves | |{east_out__valid & o__ready_69, west_out__valid & o__ready_87,
-    south_out__valid & o__ready_78, north_out__valid & o__ready_59, global_out__valid & o__ready_96,
-    local1_out__valid & o__ready_114, local0_out__valid & o__ready_105} | n1 | |(~(armed ^
+  assign awake = |moves | |{local1_out__valid & o__ready_115, east_out__valid & o__ready_70,
+    south_out__valid & o__ready_79, north_out__valid & o__ready_60, local0_out__valid &
+    o__ready_106, global_out__valid & o__ready_97, west_out__valid & o__ready_88} | n1 | |(~(armed ^
     incomplete));
-  assign i__payload_75 = east_current[8] ? (east_current[6] ? local1_in__payload :
+  assign i__payload_76 = east_current[8] ? (east_current[6] ? local1_in__payload :
     local0_in__payload) : east_current[7] ? (east_current[6] ? west_in__payload : south_in__payload)
     : east_current[6] ? east_in__payload : north_in__payload;
-  assign i__valid_74 = |(east_current[5:0] & moves);
-  assign i__payload_102 = global_current[8] ? (global_current[6] ? local1_in__payload :
+  assign i__valid_75 = |(east_current[5:0] & moves);
+  assign i__payload_103 = global_current[8] ? (global_current[6] ? local1_in__payload :
     local0_in__payload) : global_current[7] ? (global_current[6] ? west_in__payload :
     south_in__payload) : global_current[6] ? east_in__payload : north_in__payload;
-  assign i__valid_101 = |(global_current[5:0] & moves);
-  assign i__payload_111 = local0_current[8] ? (local0_current[6] ? local1_in__payload :
+  assign i__valid_102 = |(global_current[5:0] & moves);
+  assign i__payload_112 = local0_current[8] ? (local0_current[6] ? local1_in__payload :
     local0_in__payload) : local0_current[7] ? (local0_current[6] ? west_in__payload :
     south_in__payload) : local0_current[6] ? east_in__payload : north_in__payload;
-  assign i__valid_110 = |(local0_current[5:0] & moves);
-  assign i__payload_120 = local1_current[8] ? (local1_current[6] ? local1_in__payload :
+  assign i__valid_111 = |(local0_current[5:0] & moves);
+  assign i__payload_121 = local1_current[8] ? (local1_current[6] ? local1_in__payload :
     local0_in__payload) : local1_current[7] ? (local1_current[6] ? west_in__payload :
     south_in__payload) : local1_current[6] ? east_in__payload : north_in__payload;
-  assign i__valid_119 = |(local1_current[5:0] & moves);
-  assign i__payload_66 = north_current[8] ? (north_current[6] ? local1_in__payload :
+  assign i__valid_120 = |(local1_current[5:0] & moves);
+  assign i__payload_67 = north_current[8] ? (north_current[6] ? local1_in__payload :
     local0_in__payload) : north_current[7] ? (north_current[6] ? west_in__payload :
     south_in__payload) : north_current[6] ? east_in__payload : north_in__payload;
-  assign i__valid_65 = |(north_current[5:0] & moves);
-  assign i__payload_84 = south_current[8] ? (south_current[6] ? local1_in__payload :
+  assign i__valid_66 = |(north_current[5:0] & moves);
+  assign i__payload_85 = south_current[8] ? (south_current[6] ? local1_in__payload :
     local0_in__payload) : south_current[7] ? (south_current[6] ? west_in__payload :
     south_in__payload) : south_current[6] ? east_in__payload : north_in__payload;
-  assign i__valid_83 = |(south_current[5:0] & moves);
-  assign i__payload_93 = west_current[8] ? (west_current[6] ? local1_in__payload :
+  assign i__valid_84 = |(south_current[5:0] & moves);
+  assign i__payload_94 = west_current[8] ? (west_current[6] ? local1_in__payload :
     local0_in__payload) : west_current[7] ? (west_current[6] ? west_in__payload : south_in__payload)
     : west_current[6] ? east_in__payload : north_in__payload;
-  assign i__valid_92 = |(west_current[5:0] & moves);
+  assign i__valid_93 = |(west_current[5:0] & moves);
   assign i__payload_target = i__payload_known ? 1'h1 << bus__payload[19:16] : 7'h0;
   assign i__payload_known = 7'h6f >> bus__payload[23:20];
   assign i__valid = bus__valid & bus__payload[3:0] == 3'h7 & bus__payload[7:4] == sub &
     |(bus__payload[15:8] & columns);
-  assign n1 = i__valid | o__valid_122 | o__ready | |done;
+  assign o__ready = asks & ~conflict & ~full;
+  assign n1 = i__valid | o__valid_123 | o__ready | |done;
   assign last = moves & {local1_in__payload[34], local0_in__payload[34], west_in__payload[34],
     south_in__payload[34], east_in__payload[34], north_in__payload[34]};
   assign named_names = 1'h1 << named;
@@ -205,42 +206,42 @@ module \neuflow_fifo_tile.router  (
   assign direct = o__ready ? o__payload[10:4] & (~held | done) : 7'h0;
   assign n2 = ~done;
   assign n3 = |o__payload[10:4];
-  assign n4 = ~{i__ready_118, i__ready_109, i__ready_100, i__ready_91, i__ready_82, i__ready_73,
-    i__ready_63};
+  assign n4 = ~{i__ready_119, i__ready_110, i__ready_101, i__ready_92, i__ready_83, i__ready_74,
+    i__ready_64};
   assign moves = takes & {local1_in__valid, local0_in__valid, west_in__valid, south_in__valid,
     east_in__valid, north_in__valid};
   neuflow_slice #(.WIDTH(35)) east_slice (
-    .clk(links_gated_clk), .i__payload(i__payload_75), .i__ready(i__ready_73),
-      .i__valid(i__valid_74), .o__payload(east_out__payload), .o__ready(o__ready_69),
+    .clk(links_gated_clk), .i__payload(i__payload_76), .i__ready(i__ready_74),
+      .i__valid(i__valid_75), .o__payload(east_out__payload), .o__ready(o__ready_70),
       .o__valid(east_out__valid), .rst(words_rst));
   neuflow_slice #(.WIDTH(35)) global_slice (
-    .clk(links_gated_clk), .i__payload(i__payload_102), .i__ready(i__ready_100),
-      .i__valid(i__valid_101), .o__payload(global_out__payload), .o__ready(o__ready_96),
+    .clk(links_gated_clk), .i__payload(i__payload_103), .i__ready(i__ready_101),
+      .i__valid(i__valid_102), .o__payload(global_out__payload), .o__ready(o__ready_97),
       .o__valid(global_out__valid), .rst(words_rst));
   neuflow_slice #(.WIDTH(35)) local0_slice (
-    .clk(links_gated_clk), .i__payload(i__payload_111), .i__ready(i__ready_109),
-      .i__valid(i__valid_110), .o__payload(local0_out__payload), .o__ready(o__ready_105),
+    .clk(links_gated_clk), .i__payload(i__payload_112), .i__ready(i__ready_110),
+      .i__valid(i__valid_111), .o__payload(local0_out__payload), .o__ready(o__ready_106),
       .o__valid(local0_out__valid), .rst(words_rst));
   neuflow_slice #(.WIDTH(35)) local1_slice (
-    .clk(links_gated_clk), .i__payload(i__payload_120), .i__ready(i__ready_118),
-      .i__valid(i__valid_119), .o__payload(local1_out__payload), .o__ready(o__ready_114),
+    .clk(links_gated_clk), .i__payload(i__payload_121), .i__ready(i__ready_119),
+      .i__valid(i__valid_120), .o__payload(local1_out__payload), .o__ready(o__ready_115),
       .o__valid(local1_out__valid), .rst(words_rst));
   neuflow_slice #(.WIDTH(35)) north_slice (
-    .clk(links_gated_clk), .i__payload(i__payload_66), .i__ready(i__ready_63),
-      .i__valid(i__valid_65), .o__payload(north_out__payload), .o__ready(o__ready_59),
+    .clk(links_gated_clk), .i__payload(i__payload_67), .i__ready(i__ready_64),
+      .i__valid(i__valid_66), .o__payload(north_out__payload), .o__ready(o__ready_60),
       .o__valid(north_out__valid), .rst(words_rst));
   neuflow_slice #(.WIDTH(35)) south_slice (
-    .clk(links_gated_clk), .i__payload(i__payload_84), .i__ready(i__ready_82),
-      .i__valid(i__valid_83), .o__payload(south_out__payload), .o__ready(o__ready_78),
+    .clk(links_gated_clk), .i__payload(i__payload_85), .i__ready(i__ready_83),
+      .i__valid(i__valid_84), .o__payload(south_out__payload), .o__ready(o__ready_79),
       .o__valid(south_out__valid), .rst(words_rst));
   neuflow_slice #(.WIDTH(35)) west_slice (
-    .clk(links_gated_clk), .i__payload(i__payload_93), .i__ready(i__ready_91),
-      .i__valid(i__valid_92), .o__payload(west_out__payload), .o__ready(o__ready_87),
+    .clk(links_gated_clk), .i__payload(i__payload_94), .i__ready(i__ready_92),
+      .i__valid(i__valid_93), .o__payload(west_out__payload), .o__ready(o__ready_88),
       .o__valid(west_out__valid), .rst(words_rst));
   neuflow_slice #(.WIDTH(18)) words (
     .clk(words_clk), .i__payload({bus__payload[30:24] | i__payload_target, i__payload_target,
       i__payload_known, i__payload}), .i__ready(bus__ready), .i__valid(i__valid),
-      .o__payload({o__payload, named}), .o__ready(o__ready), .o__valid(o__valid_122),
+      .o__payload({o__payload, named}), .o__ready(o__ready), .o__valid(o__valid_123),
       .rst(words_rst));
   neuflow_clock_gate words_gate (
     .awake(n1), .clk(links_gated_clk), .gated(words_clk), .rst(words_rst));
@@ -248,9 +249,9 @@ module \neuflow_fifo_tile.router  (
     if (words_rst) begin
       done <= 7'h0; armed <= 6'h0; ended <= 6'h0;
     end else begin
-      done <= {i__valid_119 & i__payload_120[34], i__valid_110 & i__payload_111[34], i__valid_101 &
-        i__payload_102[34], i__valid_92 & i__payload_93[34], i__valid_83 & i__payload_84[34],
-        i__valid_74 & i__payload_75[34], i__valid_65 & i__payload_66[34]};
+      done <= {i__valid_120 & i__payload_121[34], i__valid_111 & i__payload_112[34], i__valid_102 &
+        i__payload_103[34], i__valid_93 & i__payload_94[34], i__valid_84 & i__payload_85[34],
+        i__valid_75 & i__payload_76[34], i__valid_66 & i__payload_67[34]};
       armed <= ~(incomplete | last | ended);
       ended <= last;
     end
@@ -266,8 +267,8 @@ module \neuflow_fifo_tile.router  (
     if (words_rst) begin
       local1_current <= 9'h0; local0_current <= 9'h0; global_current <= 9'h0; west_current <= 9'h0;
         south_current <= 9'h0; east_current <= 9'h0; north_current <= 9'h0; waits <= 7'h0; held <=
-        7'h0; o__ready <= 1'h0; local1_peers <= 7'h7f; local0_peers <= 7'h7f; west_peers <= 7'h7f;
-        south_peers <= 7'h7f; east_peers <= 7'h7f; north_peers <= 7'h7f;
+        7'h0; full <= 1'h0; conflict <= 1'h0; asks <= 1'h0; local1_peers <= 7'h7f; local0_peers <=
+        7'h7f; west_peers <= 7'h7f; south_peers <= 7'h7f; east_peers <= 7'h7f; north_peers <= 7'h7f;
     end else begin
       if (direct[6] | done[6]) local1_current <= direct[6] ? {named, named_names} : local1_waiting;
       if (direct[5] | done[5]) local0_current <= direct[5] ? {named, named_names} : local0_waiting;
@@ -278,13 +279,14 @@ module \neuflow_fifo_tile.router  (
       if (direct[0] | done[0]) north_current <= direct[0] ? {named, named_names} : north_waiting;
       waits <= waits & n2 | queued;
       held <= held & n2 | waits & done | direct;
-      o__ready <= o__valid_122 & ~o__ready & ~(o__payload[3] & |(named_names & (north_current[5:0] |
-        east_current[5:0] | south_current[5:0] | west_current[5:0] | global_current[5:0] |
-        local0_current[5:0] | local1_current[5:0] | north_waiting[5:0] | east_waiting[5:0] |
-        south_waiting[5:0] | west_waiting[5:0] | global_waiting[5:0] | local0_waiting[5:0] |
-        local1_waiting[5:0])) & o__payload[17:11] != (named[8] ? (named[6] ? local1_peers :
-        local0_peers) : named[7] ? (named[6] ? west_peers : south_peers) : named[6] ? east_peers :
-        north_peers)) & ~(|(o__payload[10:4] & waits));
+      full <= |(o__payload[10:4] & waits);
+      conflict <= o__payload[3] & |(named_names & (north_current[5:0] | east_current[5:0] |
+        south_current[5:0] | west_current[5:0] | global_current[5:0] | local0_current[5:0] |
+        local1_current[5:0] | north_waiting[5:0] | east_waiting[5:0] | south_waiting[5:0] |
+        west_waiting[5:0] | global_waiting[5:0] | local0_waiting[5:0] | local1_waiting[5:0])) &
+        o__payload[17:11] != (named[8] ? (named[6] ? local1_peers : local0_peers) : named[7] ?
+        (named[6] ? west_peers : south_peers) : named[6] ? east_peers : north_peers);
+      asks <= o__valid_123 & ~o__ready;
       if (o__ready & named_names[5] & n3) local1_peers <= o__payload[17:11];
       if (o__ready & named_names[4] & n3) local0_peers <= o__payload[17:11];
       if (o__ready & named_names[3] & n3) west_peers <= o__payload[17:11];

@@ -47,7 +47,7 @@ module neuflow_mapper (
   assign s0_tail[10] = $signed(i__payload[15:0]) < $signed(1'h0) & o__payload_35[0];
   assign s0_tail[11] = $signed(i__payload[31:16]) < $signed(1'h0) & o__payload_35[0];
   assign active = o__valid & o__ready;
-  assign awake = n15 | awake_39 | active | n16;
+  assign awake = n15 | active | awake_39 | n16;
   assign moves = en & inside_2;
   assign accept = en & i__valid & o__valid_27 & n17;
   assign n15 = accept | closing | en & (inside_2 | |valid);
@@ -182,7 +182,7 @@ module neuflow_mapper (
     end
   end
   always @(posedge clk) begin
-    if (|{rst, n15, awake_39, active}) begin
+    if (|{n15, active, awake_39, rst}) begin
       settling <= 2'h2;
     end else begin
       if (n16) settling <= settling - 1'h1;
@@ -200,7 +200,7 @@ module neuflow_mapper (
     end
   end
   always @(posedge clk) begin
-    if (rst | o__ready_29) begin
+    if (o__ready_29 | rst) begin
       closing <= 1'h0;
     end else begin
       if (accept & i__payload[34]) closing <= 1'h1;

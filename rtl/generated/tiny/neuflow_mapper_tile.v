@@ -44,7 +44,7 @@ module neuflow_mapper_tile (
     i__ready_93, i__valid_94, links_clk, local0_in__ready, local0_in__valid, mapper_clk;
   wire [34:0] i__payload_90, local0_in__payload;
   neuflow_clock_gate links_gate (
-    .awake(awake_104 | awake), .clk(clk), .gated(links_clk), .rst(rst));
+    .awake(awake | awake_104), .clk(clk), .gated(links_clk), .rst(rst));
   neuflow_mapper mapper (
     .active(mapper_active), .awake(awake_106), .bus__payload(config_out__payload),
       .bus__ready(bus__ready_58), .bus__valid(bus__valid_59), .clk(mapper_clk), .columns(columns),
@@ -62,9 +62,9 @@ module neuflow_mapper_tile (
       .local0_out__payload(i__payload_90), .local0_out__valid(i__valid_94),
       .north_in__payload(north_in__payload), .north_in__valid(north_in__valid),
       .north_out__payload(north_out__payload), .north_out__valid(north_out__valid),
-      .o__ready_100(i__ready_93), .o__ready_54(north_out__ready), .o__ready_64(east_out__ready),
-      .o__ready_73(south_out__ready), .o__ready_82(west_out__ready),
-      .o__ready_91(global_out__ready), .south_in__payload(south_in__payload),
+      .o__ready_101(i__ready_93), .o__ready_55(north_out__ready), .o__ready_65(east_out__ready),
+      .o__ready_74(south_out__ready), .o__ready_83(west_out__ready),
+      .o__ready_92(global_out__ready), .south_in__payload(south_in__payload),
       .south_in__valid(south_in__valid), .south_out__payload(south_out__payload),
       .south_out__valid(south_out__valid), .sub(row), .takes({local0_in__ready, west_in__ready,
       south_in__ready, east_in__ready, north_in__ready}), .west_in__payload(west_in__payload),
@@ -89,11 +89,11 @@ module \neuflow_mapper_tile.router  (
   input wire south_in__valid,
   input wire [34:0] west_in__payload,
   input wire west_in__valid,
-  input wire o__ready_54,
-  input wire o__ready_64,
-  input wire o__ready_73,
-  input wire o__ready_82,
-  input wire o__ready_91,
+  input wire o__ready_55,
+  input wire o__ready_65,
+  input wire o__ready_74,
+  input wire o__ready_83,
+  input wire o__ready_92,
   input wire links_gated_clk,
   input wire bus__valid,
   input wire [48:0] bus__payload,
@@ -112,25 +112,25 @@ module \neuflow_mapper_tile.router  (
   output wire global_out__valid,
   output wire [34:0] local0_out__payload,
   output wire local0_out__valid,
-  input wire o__ready_100,
+  input wire o__ready_101,
   input wire [34:0] local0_in__payload,
   input wire local0_in__valid,
   input wire words_rst
 );
-  reg o__ready = 1'h0;
+  reg asks = 1'h0, conflict = 1'h0, full = 1'h0;
   reg [4:0] armed = 5'h0, ended = 5'h0;
   reg [5:0] done = 6'h0, east_peers = 6'h3f, held = 6'h0, local0_peers = 6'h3f, north_peers = 6'h3f,
     south_peers = 6'h3f, waits = 6'h0, west_peers = 6'h3f;
   reg [7:0] east_current = 8'h0, east_waiting = 8'h0, global_current = 8'h0, global_waiting = 8'h0,
     local0_current = 8'h0, local0_waiting = 8'h0, north_current = 8'h0, north_waiting = 8'h0,
     south_current = 8'h0, south_waiting = 8'h0, west_current = 8'h0, west_waiting = 8'h0;
-  wire n3, n1, i__payload_known, i__ready_104, i__ready_58, i__ready_68, i__ready_77, i__ready_86,
-    i__ready_95, i__valid, i__valid_105, i__valid_60, i__valid_69, i__valid_78, i__valid_87,
-    i__valid_96, o__valid_108, words_clk;
+  wire n3, n1, i__payload_known, i__ready_105, i__ready_59, i__ready_69, i__ready_78, i__ready_87,
+    i__ready_96, i__valid, i__valid_106, i__valid_61, i__valid_70, i__valid_79, i__valid_88,
+    i__valid_97, o__ready, o__valid_109, words_clk;
   wire [15:3] o__payload;
   wire [2:0] i__payload;
-  wire [34:0] i__payload_106, i__payload_61, i__payload_70, i__payload_79, i__payload_88,
-    i__payload_97;
+  wire [34:0] i__payload_107, i__payload_62, i__payload_71, i__payload_80, i__payload_89,
+    i__payload_98;
   wire [4:0] incomplete, last, moves, named_names;
   wire [5:0] n2, n4, direct, i__payload_target, queued;
   wire [7:5] named;
@@ -149,36 +149,37 @@ module \neuflow_mapper_tile.router  (
     south_current[4], east_current[4], north_current[4]});
   assign takes = armed & ~{|(local0_peers & n4), |(west_peers & n4), |(south_peers & n4),
     |(east_peers & n4), |(north_peers & n4)};
-  assign awake = |moves | |{local0_out__valid & o__ready_100, global_out__valid & o__ready_91,
-    west_out__valid & o__ready_82, north_out__valid & o__ready_54, east_out__valid & o__ready_64,
-    south_out__valid & o__ready_73} | n1 | |(~(armed ^ incomplete));
-  assign i__payload_70 = east_current[7] ? local0_in__payload : east_current[6] ? (east_current[5] ?
+  assign awake = |moves | |{local0_out__valid & o__ready_101, global_out__valid & o__ready_92,
+    north_out__valid & o__ready_55, west_out__valid & o__ready_83, south_out__valid & o__ready_74,
+    east_out__valid & o__ready_65} | n1 | |(~(armed ^ incomplete));
+  assign i__payload_71 = east_current[7] ? local0_in__payload : east_current[6] ? (east_current[5] ?
     west_in__payload : south_in__payload) : east_current[5] ? east_in__payload : north_in__payload;
-  assign i__valid_69 = |(east_current[4:0] & moves);
-  assign i__payload_97 = global_current[7] ? local0_in__payload : global_current[6] ?
+  assign i__valid_70 = |(east_current[4:0] & moves);
+  assign i__payload_98 = global_current[7] ? local0_in__payload : global_current[6] ?
     (global_current[5] ? west_in__payload : south_in__payload) : global_current[5] ?
     east_in__payload : north_in__payload;
-  assign i__valid_96 = |(global_current[4:0] & moves);
-  assign i__payload_106 = local0_current[7] ? local0_in__payload : local0_current[6] ?
+  assign i__valid_97 = |(global_current[4:0] & moves);
+  assign i__payload_107 = local0_current[7] ? local0_in__payload : local0_current[6] ?
     (local0_current[5] ? west_in__payload : south_in__payload) : local0_current[5] ?
     east_in__payload : north_in__payload;
-  assign i__valid_105 = |(local0_current[4:0] & moves);
-  assign i__payload_61 = north_current[7] ? local0_in__payload : north_current[6] ?
+  assign i__valid_106 = |(local0_current[4:0] & moves);
+  assign i__payload_62 = north_current[7] ? local0_in__payload : north_current[6] ?
     (north_current[5] ? west_in__payload : south_in__payload) : north_current[5] ? east_in__payload
     : north_in__payload;
-  assign i__valid_60 = |(north_current[4:0] & moves);
-  assign i__payload_79 = south_current[7] ? local0_in__payload : south_current[6] ?
+  assign i__valid_61 = |(north_current[4:0] & moves);
+  assign i__payload_80 = south_current[7] ? local0_in__payload : south_current[6] ?
     (south_current[5] ? west_in__payload : south_in__payload) : south_current[5] ? east_in__payload
     : north_in__payload;
-  assign i__valid_78 = |(south_current[4:0] & moves);
-  assign i__payload_88 = west_current[7] ? local0_in__payload : west_current[6] ? (west_current[5] ?
+  assign i__valid_79 = |(south_current[4:0] & moves);
+  assign i__payload_89 = west_current[7] ? local0_in__payload : west_current[6] ? (west_current[5] ?
     west_in__payload : south_in__payload) : west_current[5] ? east_in__payload : north_in__payload;
-  assign i__valid_87 = |(west_current[4:0] & moves);
+  assign i__valid_88 = |(west_current[4:0] & moves);
   assign i__payload_target = i__payload_known ? 1'h1 << bus__payload[19:16] : 6'h0;
   assign i__payload_known = 6'h2f >> bus__payload[23:20];
   assign i__valid = bus__valid & bus__payload[3:0] == 3'h7 & bus__payload[7:4] == sub &
     |(bus__payload[15:8] & columns);
-  assign n1 = i__valid | o__valid_108 | o__ready | |done;
+  assign o__ready = asks & ~conflict & ~full;
+  assign n1 = i__valid | o__valid_109 | o__ready | |done;
   assign last = moves & {local0_in__payload[34], west_in__payload[34], south_in__payload[34],
     east_in__payload[34], north_in__payload[34]};
   assign named_names = 1'h1 << named;
@@ -186,37 +187,37 @@ module \neuflow_mapper_tile.router  (
   assign direct = o__ready ? o__payload[9:4] & (~held | done) : 6'h0;
   assign n2 = ~done;
   assign n3 = |o__payload[9:4];
-  assign n4 = ~{i__ready_104, i__ready_95, i__ready_86, i__ready_77, i__ready_68, i__ready_58};
+  assign n4 = ~{i__ready_105, i__ready_96, i__ready_87, i__ready_78, i__ready_69, i__ready_59};
   assign moves = takes & {local0_in__valid, west_in__valid, south_in__valid, east_in__valid,
     north_in__valid};
   neuflow_slice #(.WIDTH(35)) east_slice (
-    .clk(links_gated_clk), .i__payload(i__payload_70), .i__ready(i__ready_68),
-      .i__valid(i__valid_69), .o__payload(east_out__payload), .o__ready(o__ready_64),
+    .clk(links_gated_clk), .i__payload(i__payload_71), .i__ready(i__ready_69),
+      .i__valid(i__valid_70), .o__payload(east_out__payload), .o__ready(o__ready_65),
       .o__valid(east_out__valid), .rst(words_rst));
   neuflow_slice #(.WIDTH(35)) global_slice (
-    .clk(links_gated_clk), .i__payload(i__payload_97), .i__ready(i__ready_95),
-      .i__valid(i__valid_96), .o__payload(global_out__payload), .o__ready(o__ready_91),
+    .clk(links_gated_clk), .i__payload(i__payload_98), .i__ready(i__ready_96),
+      .i__valid(i__valid_97), .o__payload(global_out__payload), .o__ready(o__ready_92),
       .o__valid(global_out__valid), .rst(words_rst));
   neuflow_slice #(.WIDTH(35)) local0_slice (
-    .clk(links_gated_clk), .i__payload(i__payload_106), .i__ready(i__ready_104),
-      .i__valid(i__valid_105), .o__payload(local0_out__payload), .o__ready(o__ready_100),
+    .clk(links_gated_clk), .i__payload(i__payload_107), .i__ready(i__ready_105),
+      .i__valid(i__valid_106), .o__payload(local0_out__payload), .o__ready(o__ready_101),
       .o__valid(local0_out__valid), .rst(words_rst));
   neuflow_slice #(.WIDTH(35)) north_slice (
-    .clk(links_gated_clk), .i__payload(i__payload_61), .i__ready(i__ready_58),
-      .i__valid(i__valid_60), .o__payload(north_out__payload), .o__ready(o__ready_54),
+    .clk(links_gated_clk), .i__payload(i__payload_62), .i__ready(i__ready_59),
+      .i__valid(i__valid_61), .o__payload(north_out__payload), .o__ready(o__ready_55),
       .o__valid(north_out__valid), .rst(words_rst));
   neuflow_slice #(.WIDTH(35)) south_slice (
-    .clk(links_gated_clk), .i__payload(i__payload_79), .i__ready(i__ready_77),
-      .i__valid(i__valid_78), .o__payload(south_out__payload), .o__ready(o__ready_73),
+    .clk(links_gated_clk), .i__payload(i__payload_80), .i__ready(i__ready_78),
+      .i__valid(i__valid_79), .o__payload(south_out__payload), .o__ready(o__ready_74),
       .o__valid(south_out__valid), .rst(words_rst));
   neuflow_slice #(.WIDTH(35)) west_slice (
-    .clk(links_gated_clk), .i__payload(i__payload_88), .i__ready(i__ready_86),
-      .i__valid(i__valid_87), .o__payload(west_out__payload), .o__ready(o__ready_82),
+    .clk(links_gated_clk), .i__payload(i__payload_89), .i__ready(i__ready_87),
+      .i__valid(i__valid_88), .o__payload(west_out__payload), .o__ready(o__ready_83),
       .o__valid(west_out__valid), .rst(words_rst));
   neuflow_slice #(.WIDTH(16)) words (
     .clk(words_clk), .i__payload({bus__payload[29:24] | i__payload_target, i__payload_target,
       i__payload_known, i__payload}), .i__ready(bus__ready), .i__valid(i__valid),
-      .o__payload({o__payload, named}), .o__ready(o__ready), .o__valid(o__valid_108),
+      .o__payload({o__payload, named}), .o__ready(o__ready), .o__valid(o__valid_109),
       .rst(words_rst));
   neuflow_clock_gate words_gate (
     .awake(n1), .clk(links_gated_clk), .gated(words_clk), .rst(words_rst));
@@ -224,9 +225,9 @@ module \neuflow_mapper_tile.router  (
     if (words_rst) begin
       done <= 6'h0; armed <= 5'h0; ended <= 5'h0;
     end else begin
-      done <= {i__valid_105 & i__payload_106[34], i__valid_96 & i__payload_97[34], i__valid_87 &
-        i__payload_88[34], i__valid_78 & i__payload_79[34], i__valid_69 & i__payload_70[34],
-        i__valid_60 & i__payload_61[34]};
+      done <= {i__valid_106 & i__payload_107[34], i__valid_97 & i__payload_98[34], i__valid_88 &
+        i__payload_89[34], i__valid_79 & i__payload_80[34], i__valid_70 & i__payload_71[34],
+        i__valid_61 & i__payload_62[34]};
       armed <= ~(incomplete | last | ended);
       ended <= last;
     end
@@ -241,9 +242,9 @@ module \neuflow_mapper_tile.router  (
   always @(posedge words_clk) begin
     if (words_rst) begin
       local0_current <= 8'h0; global_current <= 8'h0; west_current <= 8'h0; south_current <= 8'h0;
-        east_current <= 8'h0; north_current <= 8'h0; waits <= 6'h0; held <= 6'h0; o__ready <= 1'h0;
-        local0_peers <= 6'h3f; west_peers <= 6'h3f; south_peers <= 6'h3f; east_peers <= 6'h3f;
-        north_peers <= 6'h3f;
+        east_current <= 8'h0; north_current <= 8'h0; waits <= 6'h0; held <= 6'h0; full <= 1'h0;
+        conflict <= 1'h0; asks <= 1'h0; local0_peers <= 6'h3f; west_peers <= 6'h3f; south_peers <=
+        6'h3f; east_peers <= 6'h3f; north_peers <= 6'h3f;
     end else begin
       if (direct[5] | done[5]) local0_current <= direct[5] ? {named, named_names} : local0_waiting;
       if (direct[4] | done[4]) global_current <= direct[4] ? {named, named_names} : global_waiting;
@@ -253,12 +254,13 @@ module \neuflow_mapper_tile.router  (
       if (direct[0] | done[0]) north_current <= direct[0] ? {named, named_names} : north_waiting;
       waits <= waits & n2 | queued;
       held <= held & n2 | waits & done | direct;
-      o__ready <= o__valid_108 & ~o__ready & ~(o__payload[3] & |(named_names & (north_current[4:0] |
-        east_current[4:0] | south_current[4:0] | west_current[4:0] | global_current[4:0] |
-        local0_current[4:0] | north_waiting[4:0] | east_waiting[4:0] | south_waiting[4:0] |
-        west_waiting[4:0] | global_waiting[4:0] | local0_waiting[4:0])) & o__payload[15:10] !=
-        (named[7] ? local0_peers : named[6] ? (named[5] ? west_peers : south_peers) : named[5] ?
-        east_peers : north_peers)) & ~(|(o__payload[9:4] & waits));
+      full <= |(o__payload[9:4] & waits);
+      conflict <= o__payload[3] & |(named_names & (north_current[4:0] | east_current[4:0] |
+        south_current[4:0] | west_current[4:0] | global_current[4:0] | local0_current[4:0] |
+        north_waiting[4:0] | east_waiting[4:0] | south_waiting[4:0] | west_waiting[4:0] |
+        global_waiting[4:0] | local0_waiting[4:0])) & o__payload[15:10] != (named[7] ? local0_peers
+        : named[6] ? (named[5] ? west_peers : south_peers) : named[5] ? east_peers : north_peers);
+      asks <= o__valid_109 & ~o__ready;
       if (o__ready & named_names[4] & n3) local0_peers <= o__payload[15:10];
       if (o__ready & named_names[3] & n3) west_peers <= o__payload[15:10];
       if (o__ready & named_names[2] & n3) south_peers <= o__payload[15:10];
@@ -322,8 +324,8 @@ module \neuflow_mapper_tile.tap  (
   assign local__1__valid = local__0__valid;
   assign o__valid = local__0__valid;
   assign local__0__valid = o__valid_14 & all_ready;
-  assign awake = i__valid & i__ready | local__0__valid;
-  assign all_ready = o__ready & local__1__ready & local__0__ready;
+  assign awake = local__0__valid | i__valid & i__ready;
+  assign all_ready = local__1__ready & o__ready & local__0__ready;
   neuflow_slice #(.WIDTH(49)) slice (
     .clk(links_gated_clk), .i__payload(i__payload), .i__ready(i__ready), .i__valid(i__valid),
       .o__payload(o__payload), .o__ready(all_ready), .o__valid(o__valid_14), .rst(links_gated_rst));

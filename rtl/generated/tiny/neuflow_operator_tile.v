@@ -87,10 +87,10 @@ module neuflow_operator_tile (
       .local4_out__payload(i__payload_137), .local4_out__valid(i__valid_141),
       .north_in__payload(north_in__payload), .north_in__valid(north_in__valid),
       .north_out__payload(north_out__payload), .north_out__valid(north_out__valid),
-      .o__ready_107(global_out__ready), .o__ready_116(a__ready), .o__ready_125(b__ready),
-      .o__ready_134(a__ready_128), .o__ready_143(b__ready_134), .o__ready_152(i__ready_140),
-      .o__ready_70(north_out__ready), .o__ready_80(east_out__ready), .o__ready_89(south_out__ready),
-      .o__ready_98(west_out__ready), .south_in__payload(south_in__payload),
+      .o__ready_108(global_out__ready), .o__ready_117(a__ready), .o__ready_126(b__ready),
+      .o__ready_135(a__ready_128), .o__ready_144(b__ready_134), .o__ready_153(i__ready_140),
+      .o__ready_71(north_out__ready), .o__ready_81(east_out__ready), .o__ready_90(south_out__ready),
+      .o__ready_99(west_out__ready), .south_in__payload(south_in__payload),
       .south_in__valid(south_in__valid), .south_out__payload(south_out__payload),
       .south_out__valid(south_out__valid), .sub(row), .takes({local2_in__ready, local1_in__ready,
       local0_in__ready, global_in__ready, west_in__ready, south_in__ready, east_in__ready,
@@ -124,13 +124,13 @@ module \neuflow_operator_tile.router  (
   input wire south_in__valid,
   input wire [34:0] west_in__payload,
   input wire west_in__valid,
-  input wire o__ready_70,
-  input wire o__ready_80,
-  input wire o__ready_89,
-  input wire o__ready_98,
+  input wire o__ready_71,
+  input wire o__ready_81,
+  input wire o__ready_90,
+  input wire o__ready_99,
   input wire [34:0] global_in__payload,
   input wire global_in__valid,
-  input wire o__ready_107,
+  input wire o__ready_108,
   input wire links_gated_clk,
   input wire bus__valid,
   input wire [48:0] bus__payload,
@@ -157,20 +157,20 @@ module \neuflow_operator_tile.router  (
   output wire local3_out__valid,
   output wire [34:0] local4_out__payload,
   output wire local4_out__valid,
-  input wire o__ready_116,
-  input wire o__ready_125,
+  input wire o__ready_117,
+  input wire o__ready_126,
   input wire [34:0] local0_in__payload,
   input wire local0_in__valid,
-  input wire o__ready_134,
-  input wire o__ready_143,
+  input wire o__ready_135,
+  input wire o__ready_144,
   input wire [34:0] local1_in__payload,
   input wire local1_in__valid,
-  input wire o__ready_152,
+  input wire o__ready_153,
   input wire [34:0] local2_in__payload,
   input wire local2_in__valid,
   input wire words_rst
 );
-  reg o__ready = 1'h0;
+  reg asks = 1'h0, conflict = 1'h0, full = 1'h0;
   reg [10:0] east_current = 11'h0, east_waiting = 11'h0, global_current = 11'h0, global_waiting =
     11'h0, local0_current = 11'h0, local0_waiting = 11'h0, local1_current = 11'h0, local1_waiting =
     11'h0, local2_current = 11'h0, local2_waiting = 11'h0, local3_current = 11'h0, local3_waiting =
@@ -180,15 +180,15 @@ module \neuflow_operator_tile.router  (
   reg [9:0] done = 10'h0, east_peers = 10'h3ff, global_peers = 10'h3ff, held = 10'h0, local0_peers =
     10'h3ff, local1_peers = 10'h3ff, local2_peers = 10'h3ff, north_peers = 10'h3ff, south_peers =
     10'h3ff, waits = 10'h0, west_peers = 10'h3ff;
-  wire n1, n3, i__payload_known, i__ready_102, i__ready_111, i__ready_120, i__ready_129,
-    i__ready_138, i__ready_147, i__ready_156, i__ready_74, i__ready_84, i__ready_93, i__valid,
-    i__valid_103, i__valid_112, i__valid_121, i__valid_130, i__valid_139, i__valid_148,
-    i__valid_157, i__valid_76, i__valid_85, i__valid_94, o__valid_160, words_clk;
+  wire n1, n3, i__payload_known, i__ready_103, i__ready_112, i__ready_121, i__ready_130,
+    i__ready_139, i__ready_148, i__ready_157, i__ready_75, i__ready_85, i__ready_94, i__valid,
+    i__valid_104, i__valid_113, i__valid_122, i__valid_131, i__valid_140, i__valid_149,
+    i__valid_158, i__valid_77, i__valid_86, i__valid_95, o__ready, o__valid_161, words_clk;
   wire [10:8] named;
   wire [23:3] o__payload;
   wire [2:0] i__payload;
-  wire [34:0] i__payload_104, i__payload_113, i__payload_122, i__payload_131, i__payload_140,
-    i__payload_149, i__payload_158, i__payload_77, i__payload_86, i__payload_95;
+  wire [34:0] i__payload_105, i__payload_114, i__payload_123, i__payload_132, i__payload_141,
+    i__payload_150, i__payload_159, i__payload_78, i__payload_87, i__payload_96;
   wire [7:0] incomplete, last, moves, named_names;
   wire [9:0] n2, n4, direct, i__payload_target, queued;
   assign i__payload[0] = 8'haa >> bus__payload[23:20];
@@ -221,66 +221,67 @@ module \neuflow_operator_tile.router  (
   assign takes = armed & ~{|(local2_peers & n4), |(local1_peers & n4), |(local0_peers & n4),
     |(global_peers & n4), |(west_peers & n4), |(south_peers & n4), |(east_peers & n4), |(north_peers
     & n4)};
-  assign awake = |moves | |{global_out__valid & o__ready_107, east_out__valid & o__ready_80,
-    local4_out__valid & o__ready_152, local0_out__valid & o__ready_116, south_out__valid &
-    o__ready_89, local3_out__valid & o__ready_143, local1_out__valid & o__ready_125,
-    local2_out__valid & o__ready_134, west_out__valid & o__ready_98, north_out__valid & o__ready_70}
-    | n1 | |(~(armed ^ incomplete));
-  assign i__payload_86 = east_current[10] ? (east_current[9] ? (east_current[8] ? local2_in__payload
+  assign awake = |moves | |{local3_out__valid & o__ready_144, north_out__valid & o__ready_71,
+    east_out__valid & o__ready_81, local0_out__valid & o__ready_117, west_out__valid & o__ready_99,
+    local2_out__valid & o__ready_135, global_out__valid & o__ready_108, local1_out__valid &
+    o__ready_126, local4_out__valid & o__ready_153, south_out__valid & o__ready_90} | n1 | |(~(armed
+    ^ incomplete));
+  assign i__payload_87 = east_current[10] ? (east_current[9] ? (east_current[8] ? local2_in__payload
     : local1_in__payload) : east_current[8] ? local0_in__payload : global_in__payload) :
     east_current[9] ? (east_current[8] ? west_in__payload : south_in__payload) : east_current[8] ?
     east_in__payload : north_in__payload;
-  assign i__valid_85 = |(east_current[7:0] & moves);
-  assign i__payload_113 = global_current[10] ? (global_current[9] ? (global_current[8] ?
+  assign i__valid_86 = |(east_current[7:0] & moves);
+  assign i__payload_114 = global_current[10] ? (global_current[9] ? (global_current[8] ?
     local2_in__payload : local1_in__payload) : global_current[8] ? local0_in__payload :
     global_in__payload) : global_current[9] ? (global_current[8] ? west_in__payload :
     south_in__payload) : global_current[8] ? east_in__payload : north_in__payload;
-  assign i__valid_112 = |(global_current[7:0] & moves);
-  assign i__payload_122 = local0_current[10] ? (local0_current[9] ? (local0_current[8] ?
+  assign i__valid_113 = |(global_current[7:0] & moves);
+  assign i__payload_123 = local0_current[10] ? (local0_current[9] ? (local0_current[8] ?
     local2_in__payload : local1_in__payload) : local0_current[8] ? local0_in__payload :
     global_in__payload) : local0_current[9] ? (local0_current[8] ? west_in__payload :
     south_in__payload) : local0_current[8] ? east_in__payload : north_in__payload;
-  assign i__valid_121 = |(local0_current[7:0] & moves);
-  assign i__payload_131 = local1_current[10] ? (local1_current[9] ? (local1_current[8] ?
+  assign i__valid_122 = |(local0_current[7:0] & moves);
+  assign i__payload_132 = local1_current[10] ? (local1_current[9] ? (local1_current[8] ?
     local2_in__payload : local1_in__payload) : local1_current[8] ? local0_in__payload :
     global_in__payload) : local1_current[9] ? (local1_current[8] ? west_in__payload :
     south_in__payload) : local1_current[8] ? east_in__payload : north_in__payload;
-  assign i__valid_130 = |(local1_current[7:0] & moves);
-  assign i__payload_140 = local2_current[10] ? (local2_current[9] ? (local2_current[8] ?
+  assign i__valid_131 = |(local1_current[7:0] & moves);
+  assign i__payload_141 = local2_current[10] ? (local2_current[9] ? (local2_current[8] ?
     local2_in__payload : local1_in__payload) : local2_current[8] ? local0_in__payload :
     global_in__payload) : local2_current[9] ? (local2_current[8] ? west_in__payload :
     south_in__payload) : local2_current[8] ? east_in__payload : north_in__payload;
-  assign i__valid_139 = |(local2_current[7:0] & moves);
-  assign i__payload_149 = local3_current[10] ? (local3_current[9] ? (local3_current[8] ?
+  assign i__valid_140 = |(local2_current[7:0] & moves);
+  assign i__payload_150 = local3_current[10] ? (local3_current[9] ? (local3_current[8] ?
     local2_in__payload : local1_in__payload) : local3_current[8] ? local0_in__payload :
     global_in__payload) : local3_current[9] ? (local3_current[8] ? west_in__payload :
     south_in__payload) : local3_current[8] ? east_in__payload : north_in__payload;
-  assign i__valid_148 = |(local3_current[7:0] & moves);
-  assign i__payload_158 = local4_current[10] ? (local4_current[9] ? (local4_current[8] ?
+  assign i__valid_149 = |(local3_current[7:0] & moves);
+  assign i__payload_159 = local4_current[10] ? (local4_current[9] ? (local4_current[8] ?
     local2_in__payload : local1_in__payload) : local4_current[8] ? local0_in__payload :
     global_in__payload) : local4_current[9] ? (local4_current[8] ? west_in__payload :
     south_in__payload) : local4_current[8] ? east_in__payload : north_in__payload;
-  assign i__valid_157 = |(local4_current[7:0] & moves);
-  assign i__payload_77 = north_current[10] ? (north_current[9] ? (north_current[8] ?
+  assign i__valid_158 = |(local4_current[7:0] & moves);
+  assign i__payload_78 = north_current[10] ? (north_current[9] ? (north_current[8] ?
     local2_in__payload : local1_in__payload) : north_current[8] ? local0_in__payload :
     global_in__payload) : north_current[9] ? (north_current[8] ? west_in__payload :
     south_in__payload) : north_current[8] ? east_in__payload : north_in__payload;
-  assign i__valid_76 = |(north_current[7:0] & moves);
-  assign i__payload_95 = south_current[10] ? (south_current[9] ? (south_current[8] ?
+  assign i__valid_77 = |(north_current[7:0] & moves);
+  assign i__payload_96 = south_current[10] ? (south_current[9] ? (south_current[8] ?
     local2_in__payload : local1_in__payload) : south_current[8] ? local0_in__payload :
     global_in__payload) : south_current[9] ? (south_current[8] ? west_in__payload :
     south_in__payload) : south_current[8] ? east_in__payload : north_in__payload;
-  assign i__valid_94 = |(south_current[7:0] & moves);
-  assign i__payload_104 = west_current[10] ? (west_current[9] ? (west_current[8] ?
+  assign i__valid_95 = |(south_current[7:0] & moves);
+  assign i__payload_105 = west_current[10] ? (west_current[9] ? (west_current[8] ?
     local2_in__payload : local1_in__payload) : west_current[8] ? local0_in__payload :
     global_in__payload) : west_current[9] ? (west_current[8] ? west_in__payload : south_in__payload)
     : west_current[8] ? east_in__payload : north_in__payload;
-  assign i__valid_103 = |(west_current[7:0] & moves);
+  assign i__valid_104 = |(west_current[7:0] & moves);
   assign i__payload_target = i__payload_known ? 1'h1 << bus__payload[19:16] : 10'h0;
   assign i__payload_known = 8'hff >> bus__payload[23:20];
   assign i__valid = bus__valid & bus__payload[3:0] == 3'h7 & bus__payload[7:4] == sub &
     |(bus__payload[15:8] & columns);
-  assign n1 = i__valid | o__valid_160 | o__ready | |done;
+  assign o__ready = asks & ~conflict & ~full;
+  assign n1 = i__valid | o__valid_161 | o__ready | |done;
   assign last = moves & {local2_in__payload[34], local1_in__payload[34], local0_in__payload[34],
     global_in__payload[34], west_in__payload[34], south_in__payload[34], east_in__payload[34],
     north_in__payload[34]};
@@ -289,54 +290,54 @@ module \neuflow_operator_tile.router  (
   assign direct = o__ready ? o__payload[13:4] & (~held | done) : 10'h0;
   assign n2 = ~done;
   assign n3 = |o__payload[13:4];
-  assign n4 = ~{i__ready_156, i__ready_147, i__ready_138, i__ready_129, i__ready_120, i__ready_111,
-    i__ready_102, i__ready_93, i__ready_84, i__ready_74};
+  assign n4 = ~{i__ready_157, i__ready_148, i__ready_139, i__ready_130, i__ready_121, i__ready_112,
+    i__ready_103, i__ready_94, i__ready_85, i__ready_75};
   assign moves = takes & {local2_in__valid, local1_in__valid, local0_in__valid, global_in__valid,
     west_in__valid, south_in__valid, east_in__valid, north_in__valid};
   neuflow_slice #(.WIDTH(35)) east_slice (
-    .clk(links_gated_clk), .i__payload(i__payload_86), .i__ready(i__ready_84),
-      .i__valid(i__valid_85), .o__payload(east_out__payload), .o__ready(o__ready_80),
+    .clk(links_gated_clk), .i__payload(i__payload_87), .i__ready(i__ready_85),
+      .i__valid(i__valid_86), .o__payload(east_out__payload), .o__ready(o__ready_81),
       .o__valid(east_out__valid), .rst(words_rst));
   neuflow_slice #(.WIDTH(35)) global_slice (
-    .clk(links_gated_clk), .i__payload(i__payload_113), .i__ready(i__ready_111),
-      .i__valid(i__valid_112), .o__payload(global_out__payload), .o__ready(o__ready_107),
+    .clk(links_gated_clk), .i__payload(i__payload_114), .i__ready(i__ready_112),
+      .i__valid(i__valid_113), .o__payload(global_out__payload), .o__ready(o__ready_108),
       .o__valid(global_out__valid), .rst(words_rst));
   neuflow_slice #(.WIDTH(35)) local0_slice (
-    .clk(links_gated_clk), .i__payload(i__payload_122), .i__ready(i__ready_120),
-      .i__valid(i__valid_121), .o__payload(local0_out__payload), .o__ready(o__ready_116),
+    .clk(links_gated_clk), .i__payload(i__payload_123), .i__ready(i__ready_121),
+      .i__valid(i__valid_122), .o__payload(local0_out__payload), .o__ready(o__ready_117),
       .o__valid(local0_out__valid), .rst(words_rst));
   neuflow_slice #(.WIDTH(35)) local1_slice (
-    .clk(links_gated_clk), .i__payload(i__payload_131), .i__ready(i__ready_129),
-      .i__valid(i__valid_130), .o__payload(local1_out__payload), .o__ready(o__ready_125),
+    .clk(links_gated_clk), .i__payload(i__payload_132), .i__ready(i__ready_130),
+      .i__valid(i__valid_131), .o__payload(local1_out__payload), .o__ready(o__ready_126),
       .o__valid(local1_out__valid), .rst(words_rst));
   neuflow_slice #(.WIDTH(35)) local2_slice (
-    .clk(links_gated_clk), .i__payload(i__payload_140), .i__ready(i__ready_138),
-      .i__valid(i__valid_139), .o__payload(local2_out__payload), .o__ready(o__ready_134),
+    .clk(links_gated_clk), .i__payload(i__payload_141), .i__ready(i__ready_139),
+      .i__valid(i__valid_140), .o__payload(local2_out__payload), .o__ready(o__ready_135),
       .o__valid(local2_out__valid), .rst(words_rst));
   neuflow_slice #(.WIDTH(35)) local3_slice (
-    .clk(links_gated_clk), .i__payload(i__payload_149), .i__ready(i__ready_147),
-      .i__valid(i__valid_148), .o__payload(local3_out__payload), .o__ready(o__ready_143),
+    .clk(links_gated_clk), .i__payload(i__payload_150), .i__ready(i__ready_148),
+      .i__valid(i__valid_149), .o__payload(local3_out__payload), .o__ready(o__ready_144),
       .o__valid(local3_out__valid), .rst(words_rst));
   neuflow_slice #(.WIDTH(35)) local4_slice (
-    .clk(links_gated_clk), .i__payload(i__payload_158), .i__ready(i__ready_156),
-      .i__valid(i__valid_157), .o__payload(local4_out__payload), .o__ready(o__ready_152),
+    .clk(links_gated_clk), .i__payload(i__payload_159), .i__ready(i__ready_157),
+      .i__valid(i__valid_158), .o__payload(local4_out__payload), .o__ready(o__ready_153),
       .o__valid(local4_out__valid), .rst(words_rst));
   neuflow_slice #(.WIDTH(35)) north_slice (
-    .clk(links_gated_clk), .i__payload(i__payload_77), .i__ready(i__ready_74),
-      .i__valid(i__valid_76), .o__payload(north_out__payload), .o__ready(o__ready_70),
+    .clk(links_gated_clk), .i__payload(i__payload_78), .i__ready(i__ready_75),
+      .i__valid(i__valid_77), .o__payload(north_out__payload), .o__ready(o__ready_71),
       .o__valid(north_out__valid), .rst(words_rst));
   neuflow_slice #(.WIDTH(35)) south_slice (
-    .clk(links_gated_clk), .i__payload(i__payload_95), .i__ready(i__ready_93),
-      .i__valid(i__valid_94), .o__payload(south_out__payload), .o__ready(o__ready_89),
+    .clk(links_gated_clk), .i__payload(i__payload_96), .i__ready(i__ready_94),
+      .i__valid(i__valid_95), .o__payload(south_out__payload), .o__ready(o__ready_90),
       .o__valid(south_out__valid), .rst(words_rst));
   neuflow_slice #(.WIDTH(35)) west_slice (
-    .clk(links_gated_clk), .i__payload(i__payload_104), .i__ready(i__ready_102),
-      .i__valid(i__valid_103), .o__payload(west_out__payload), .o__ready(o__ready_98),
+    .clk(links_gated_clk), .i__payload(i__payload_105), .i__ready(i__ready_103),
+      .i__valid(i__valid_104), .o__payload(west_out__payload), .o__ready(o__ready_99),
       .o__valid(west_out__valid), .rst(words_rst));
   neuflow_slice #(.WIDTH(24)) words (
     .clk(words_clk), .i__payload({bus__payload[33:24] | i__payload_target, i__payload_target,
       i__payload_known, i__payload}), .i__ready(bus__ready), .i__valid(i__valid),
-      .o__payload({o__payload, named}), .o__ready(o__ready), .o__valid(o__valid_160),
+      .o__payload({o__payload, named}), .o__ready(o__ready), .o__valid(o__valid_161),
       .rst(words_rst));
   neuflow_clock_gate words_gate (
     .awake(n1), .clk(links_gated_clk), .gated(words_clk), .rst(words_rst));
@@ -344,10 +345,10 @@ module \neuflow_operator_tile.router  (
     if (words_rst) begin
       done <= 10'h0; armed <= 8'h0; ended <= 8'h0;
     end else begin
-      done <= {i__valid_157 & i__payload_158[34], i__valid_148 & i__payload_149[34], i__valid_139 &
-        i__payload_140[34], i__valid_130 & i__payload_131[34], i__valid_121 & i__payload_122[34],
-        i__valid_112 & i__payload_113[34], i__valid_103 & i__payload_104[34], i__valid_94 &
-        i__payload_95[34], i__valid_85 & i__payload_86[34], i__valid_76 & i__payload_77[34]};
+      done <= {i__valid_158 & i__payload_159[34], i__valid_149 & i__payload_150[34], i__valid_140 &
+        i__payload_141[34], i__valid_131 & i__payload_132[34], i__valid_122 & i__payload_123[34],
+        i__valid_113 & i__payload_114[34], i__valid_104 & i__payload_105[34], i__valid_95 &
+        i__payload_96[34], i__valid_86 & i__payload_87[34], i__valid_77 & i__payload_78[34]};
       armed <= ~(incomplete | last | ended);
       ended <= last;
     end
@@ -364,9 +365,9 @@ module \neuflow_operator_tile.router  (
       local4_current <= 11'h0; local3_current <= 11'h0; local2_current <= 11'h0; local1_current <=
         11'h0; local0_current <= 11'h0; global_current <= 11'h0; west_current <= 11'h0;
         south_current <= 11'h0; east_current <= 11'h0; north_current <= 11'h0; waits <= 10'h0; held
-        <= 10'h0; o__ready <= 1'h0; local2_peers <= 10'h3ff; local1_peers <= 10'h3ff; local0_peers
-        <= 10'h3ff; global_peers <= 10'h3ff; west_peers <= 10'h3ff; south_peers <= 10'h3ff;
-        east_peers <= 10'h3ff; north_peers <= 10'h3ff;
+        <= 10'h0; full <= 1'h0; conflict <= 1'h0; asks <= 1'h0; local2_peers <= 10'h3ff;
+        local1_peers <= 10'h3ff; local0_peers <= 10'h3ff; global_peers <= 10'h3ff; west_peers <=
+        10'h3ff; south_peers <= 10'h3ff; east_peers <= 10'h3ff; north_peers <= 10'h3ff;
     end else begin
       if (direct[9] | done[9]) local4_current <= direct[9] ? {named, named_names} : local4_waiting;
       if (direct[8] | done[8]) local3_current <= direct[8] ? {named, named_names} : local3_waiting;
@@ -380,15 +381,16 @@ module \neuflow_operator_tile.router  (
       if (direct[0] | done[0]) north_current <= direct[0] ? {named, named_names} : north_waiting;
       waits <= waits & n2 | queued;
       held <= held & n2 | waits & done | direct;
-      o__ready <= o__valid_160 & ~o__ready & ~(o__payload[3] & |(named_names & (north_current[7:0] |
-        east_current[7:0] | south_current[7:0] | west_current[7:0] | global_current[7:0] |
-        local0_current[7:0] | local1_current[7:0] | local2_current[7:0] | local3_current[7:0] |
-        local4_current[7:0] | north_waiting[7:0] | east_waiting[7:0] | south_waiting[7:0] |
-        west_waiting[7:0] | global_waiting[7:0] | local0_waiting[7:0] | local1_waiting[7:0] |
-        local2_waiting[7:0] | local3_waiting[7:0] | local4_waiting[7:0])) & o__payload[23:14] !=
-        (named[10] ? (named[9] ? (named[8] ? local2_peers : local1_peers) : named[8] ? local0_peers
-        : global_peers) : named[9] ? (named[8] ? west_peers : south_peers) : named[8] ? east_peers :
-        north_peers)) & ~(|(o__payload[13:4] & waits));
+      full <= |(o__payload[13:4] & waits);
+      conflict <= o__payload[3] & |(named_names & (north_current[7:0] | east_current[7:0] |
+        south_current[7:0] | west_current[7:0] | global_current[7:0] | local0_current[7:0] |
+        local1_current[7:0] | local2_current[7:0] | local3_current[7:0] | local4_current[7:0] |
+        north_waiting[7:0] | east_waiting[7:0] | south_waiting[7:0] | west_waiting[7:0] |
+        global_waiting[7:0] | local0_waiting[7:0] | local1_waiting[7:0] | local2_waiting[7:0] |
+        local3_waiting[7:0] | local4_waiting[7:0])) & o__payload[23:14] != (named[10] ? (named[9] ?
+        (named[8] ? local2_peers : local1_peers) : named[8] ? local0_peers : global_peers) :
+        named[9] ? (named[8] ? west_peers : south_peers) : named[8] ? east_peers : north_peers);
+      asks <= o__valid_161 & ~o__ready;
       if (o__ready & named_names[7] & n3) local2_peers <= o__payload[23:14];
       if (o__ready & named_names[6] & n3) local1_peers <= o__payload[23:14];
       if (o__ready & named_names[5] & n3) local0_peers <= o__payload[23:14];
@@ -490,7 +492,7 @@ module \neuflow_operator_tile.tap  (
   assign o__valid = local__0__valid;
   assign local__0__valid = o__valid_16 & all_ready;
   assign awake = i__valid & i__ready | local__0__valid;
-  assign all_ready = &{local__1__ready, o__ready, local__0__ready, local__3__ready,
+  assign all_ready = &{local__3__ready, local__1__ready, o__ready, local__0__ready,
     local__2__ready};
   neuflow_slice #(.WIDTH(49)) slice (
     .clk(links_gated_clk), .i__payload(i__payload), .i__ready(i__ready), .i__valid(i__valid),

@@ -58,10 +58,10 @@ module neuflow_registers (
   output reg [31:0] host_watchdog = 32'h0,
   input wire clk
 );
-  reg n4, n15, n23, n26, n27, n33, n18, n19, n16, n36, n31, n38, n17, n24, n13, n6, n5, n39, n21,
-    n30, n9, n25, n10, n14, n11, n12, n7, n32, n37, n22, n40, n34, n8, n35, n28, n29, n20, enabled =
+  reg n4, n5, n8, n17, n19, n21, n26, n33, n18, n28, n31, n40, n35, n29, n37, n38, n6, n7, n10, n36,
+    n14, n15, n30, n12, n16, n11, n39, n13, n22, n9, n23, n20, n25, n34, n24, n27, n32, enabled =
     1'h0;
-  wire n2, n41, n3, n46, n43, n44, n42, n45, n47, n1;
+  wire n2, n41, n3, n46, n47, n45, n42, n43, n44, n1;
   wire [31:0] n49, n48;
   assign axi__w__ready = axi__aw__ready;
   assign irq = done & enabled;
@@ -72,11 +72,11 @@ module neuflow_registers (
   assign n3 = axi__aw__addr[11:2] == 3'h4;
   assign n41 = axi__ar__ready & axi__ar__valid;
   assign n42 = axi__aw__addr[11:2] == 4'h8;
-  assign n43 = axi__aw__addr[11:2] == 4'ha;
-  assign n44 = axi__aw__addr[11:2] == 4'h9;
-  assign n45 = axi__aw__addr[11:2] == 3'h7;
+  assign n43 = axi__aw__addr[11:2] == 3'h7;
+  assign n44 = axi__aw__addr[11:2] == 3'h6;
+  assign n45 = axi__aw__addr[11:2] == 4'h9;
   assign n46 = axi__aw__addr[11:2] == 4'hb;
-  assign n47 = axi__aw__addr[11:2] == 3'h6;
+  assign n47 = axi__aw__addr[11:2] == 4'ha;
   assign n48 = ~{{8{axi__w__strb[3]}}, {8{axi__w__strb[2]}}, {8{axi__w__strb[1]}},
     {8{axi__w__strb[0]}}};
   assign n49 = axi__w__data & {{8{axi__w__strb[3]}}, {8{axi__w__strb[2]}}, {8{axi__w__strb[1]}},
@@ -103,66 +103,66 @@ module neuflow_registers (
     end else begin
       if (n41) begin
         n4 = axi__ar__addr[11:2] == 6'h24;
-        n5 = axi__ar__addr[11:2] == 5'h14;
-        n6 = axi__ar__addr[11:2] == 5'h15;
-        n7 = axi__ar__addr[11:2] == 4'ha;
-        n8 = axi__ar__addr[11:2] == 3'h4;
-        n9 = axi__ar__addr[11:2] == 5'h10;
-        n10 = axi__ar__addr[11:2] == 4'he;
-        n11 = axi__ar__addr[11:2] == 4'hc;
-        n12 = axi__ar__addr[11:2] == 4'hb;
-        n13 = axi__ar__addr[11:2] == 5'h16;
-        n14 = axi__ar__addr[11:2] == 4'hd;
-        n15 = axi__ar__addr[11:2] == 6'h23;
-        n16 = axi__ar__addr[11:2] == 5'h1c;
-        n17 = axi__ar__addr[11:2] == 5'h18;
-        n18 = axi__ar__addr[11:2] == 5'h1e;
-        n19 = axi__ar__addr[11:2] == 5'h1d;
-        n20 = !axi__ar__addr[11:2];
-        n21 = axi__ar__addr[11:2] == 5'h12;
-        n22 = axi__ar__addr[11:2] == 3'h7;
-        n23 = axi__ar__addr[11:2] == 6'h22;
-        n24 = axi__ar__addr[11:2] == 5'h17;
-        n25 = axi__ar__addr[11:2] == 4'hf;
-        n26 = axi__ar__addr[11:2] == 6'h21;
-        n27 = axi__ar__addr[11:2] == 6'h20;
-        n28 = axi__ar__addr[11:2] == 2'h2;
-        n29 = axi__ar__addr[11:2] == 1'h1;
-        n30 = axi__ar__addr[11:2] == 5'h11;
+        n5 = axi__ar__addr[11:2] == 6'h23;
+        n6 = axi__ar__addr[11:2] == 5'h14;
+        n7 = axi__ar__addr[11:2] == 5'h13;
+        n8 = axi__ar__addr[11:2] == 6'h22;
+        n9 = axi__ar__addr[11:2] == 3'h7;
+        n10 = axi__ar__addr[11:2] == 5'h12;
+        n11 = axi__ar__addr[11:2] == 4'hb;
+        n12 = axi__ar__addr[11:2] == 4'hd;
+        n13 = axi__ar__addr[11:2] == 4'h9;
+        n14 = axi__ar__addr[11:2] == 5'h10;
+        n15 = axi__ar__addr[11:2] == 4'hf;
+        n16 = axi__ar__addr[11:2] == 4'hc;
+        n17 = axi__ar__addr[11:2] == 6'h21;
+        n18 = axi__ar__addr[11:2] == 5'h1c;
+        n19 = axi__ar__addr[11:2] == 6'h20;
+        n20 = axi__ar__addr[11:2] == 3'h5;
+        n21 = axi__ar__addr[11:2] == 5'h1f;
+        n22 = axi__ar__addr[11:2] == 4'h8;
+        n23 = axi__ar__addr[11:2] == 3'h6;
+        n24 = axi__ar__addr[11:2] == 2'h2;
+        n25 = axi__ar__addr[11:2] == 3'h4;
+        n26 = axi__ar__addr[11:2] == 5'h1e;
+        n27 = axi__ar__addr[11:2] == 1'h1;
+        n28 = axi__ar__addr[11:2] == 5'h1b;
+        n29 = axi__ar__addr[11:2] == 5'h17;
+        n30 = axi__ar__addr[11:2] == 4'he;
         n31 = axi__ar__addr[11:2] == 5'h1a;
-        n32 = axi__ar__addr[11:2] == 4'h9;
-        n33 = axi__ar__addr[11:2] == 5'h1f;
-        n34 = axi__ar__addr[11:2] == 3'h5;
-        n35 = axi__ar__addr[11:2] == 2'h3;
-        n36 = axi__ar__addr[11:2] == 5'h1b;
-        n37 = axi__ar__addr[11:2] == 4'h8;
-        n38 = axi__ar__addr[11:2] == 5'h19;
-        n39 = axi__ar__addr[11:2] == 5'h13;
-        n40 = axi__ar__addr[11:2] == 3'h6;
+        n32 = !axi__ar__addr[11:2];
+        n33 = axi__ar__addr[11:2] == 5'h1d;
+        n34 = axi__ar__addr[11:2] == 2'h3;
+        n35 = axi__ar__addr[11:2] == 5'h18;
+        n36 = axi__ar__addr[11:2] == 5'h11;
+        n37 = axi__ar__addr[11:2] == 5'h16;
+        n38 = axi__ar__addr[11:2] == 5'h15;
+        n39 = axi__ar__addr[11:2] == 4'ha;
+        n40 = axi__ar__addr[11:2] == 5'h19;
         axi__r__resp <= |{n4, n5, n6, n7, n8, n9, n10, n11, n12, n13, n14, n15, n16, n17, n18, n19,
           n20, n21, n22, n23, n24, n25, n26, n27, n28, n29, n30, n31, n32, n33, n34, n35, n36, n37,
           n38, n39, n40} ? 2'h0 : 2'h2;
-        axi__r__data <= n4 ? idle_tile : n15 ? configuration : n23 ? dependency : n26 ? output_drain
-          : n27 ? wait_output : n33 ? weight_load : n18 ? wait_input : n19 ? fill : n16 ?
-          map_remainder_high : n36 ? map_remainder : n31 ? edge_lanes_high : n38 ? edge_lanes : n17
-          ? useful_high : n24 ? useful : n13 ? config_hidden : n6 ? write_beats : n5 ? read_beats :
-          n39 ? mac_cycles : n21 ? fence_stalls : n30 ? config_stalls : n9 ? config_words : n25 ?
-          program_counter : n10 ? frames_done : n14 ? cycles_high : n11 ? cycles : n12 ?
-          host_watchdog : n7 ? host_ring : n32 ? host_frames : n37 ? host_output : n22 ? host_input
-          : n40 ? host_program : n34 ? {16'h0, error, 6'h0, done, busy} : n8 ? {30'h0, enabled,
-          1'h0} : n35 ? 32'h4050202 : n28 ? 32'h37c07d79 : n29 ? 32'h20000 : n20 ? 32'h6e657546 :
+        axi__r__data <= n4 ? idle_tile : n5 ? configuration : n8 ? dependency : n17 ? output_drain :
+          n19 ? wait_output : n21 ? weight_load : n26 ? wait_input : n33 ? fill : n18 ?
+          map_remainder_high : n28 ? map_remainder : n31 ? edge_lanes_high : n40 ? edge_lanes : n35
+          ? useful_high : n29 ? useful : n37 ? config_hidden : n38 ? write_beats : n6 ? read_beats :
+          n7 ? mac_cycles : n10 ? fence_stalls : n36 ? config_stalls : n14 ? config_words : n15 ?
+          program_counter : n30 ? frames_done : n12 ? cycles_high : n16 ? cycles : n11 ?
+          host_watchdog : n39 ? host_ring : n13 ? host_frames : n22 ? host_output : n9 ? host_input
+          : n23 ? host_program : n20 ? {16'h0, error, 6'h0, done, busy} : n25 ? {30'h0, enabled,
+          1'h0} : n34 ? 32'h4050202 : n24 ? 32'h37c07d79 : n27 ? 32'h20000 : n32 ? 32'h6e657546 :
           32'h0;
       end
       if (axi__ar__ready) axi__r__valid <= axi__ar__valid;
-      if (axi__aw__ready) axi__b__resp <= |{n42, n1, n43, n3, n44, n45, n46, n47} ? 2'h0 : 2'h2;
-      if (axi__b__ready | axi__aw__ready) axi__b__valid <= axi__aw__ready;
+      if (axi__aw__ready) axi__b__resp <= |{n42, n3, n43, n44, n45, n1, n46, n47} ? 2'h0 : 2'h2;
+      if (axi__aw__ready | axi__b__ready) axi__b__valid <= axi__aw__ready;
       if (n2 & n3) enabled <= axi__w__data[1];
       if (axi__aw__ready & n46) host_watchdog <= host_watchdog & n48 | n49;
-      if (n43 & axi__aw__ready) host_ring <= host_ring & n48 | n49;
-      if (axi__aw__ready & n44) host_frames <= host_frames & n48 | n49;
+      if (axi__aw__ready & n47) host_ring <= host_ring & n48 | n49;
+      if (axi__aw__ready & n45) host_frames <= host_frames & n48 | n49;
       if (n42 & axi__aw__ready) host_output <= host_output & n48 | n49;
-      if (axi__aw__ready & n45) host_input <= host_input & n48 | n49;
-      if (axi__aw__ready & n47) host_program <= host_program & n48 | n49;
+      if (axi__aw__ready & n43) host_input <= host_input & n48 | n49;
+      if (axi__aw__ready & n44) host_program <= host_program & n48 | n49;
     end
   end
 endmodule

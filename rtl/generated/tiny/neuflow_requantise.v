@@ -19,21 +19,19 @@ module neuflow_requantise (
     s6_tail = 17'h0, s7_tail = 17'h0, s8_tail = 17'h0;
   reg [18:0] s7_doubled = 19'h0, s8_sum = 19'h0;
   reg [19:0] n2;
-  reg [1:0] s6_s = 2'h0;
   reg [21:0] n3, s6_doubled = 22'h0;
   reg [30:0] s2_high = 31'h0, s2_low = 31'h0, s2_middle = 31'h0, s3_high = 31'h0;
   reg [31:0] s3_sum = 32'h0;
   reg [33:0] n4, s5_doubled = 34'h0;
-  reg [3:0] s5_s = 4'h0;
   reg [47:0] s1_total = 48'h0;
-  reg [5:0] s1_s = 6'h0, s2_s = 6'h0, s3_s = 6'h0, s4_s = 6'h0;
+  reg [5:0] s1_s = 6'h0, s2_s = 6'h0, s3_s = 6'h0, s4_s = 6'h0, s5_s = 6'h0, s6_s = 6'h0;
   reg [62:0] s4_product = 63'h0;
   reg [63:0] n5;
   always @(posedge clk) begin
     if (en) begin
       n1 = ~s8_tail[16];
       n2 = $signed(s7_doubled) + $signed({s7_tail[15:0], 1'h1});
-      n3 = $signed(s6_doubled) >>> s6_s;
+      n3 = $signed(s6_doubled) >>> s6_s[1:0];
       n4 = $signed(s5_doubled) >>> {s5_s[3:2], 2'h0};
       n5 = $signed({s4_product, 1'h0}) >>> {s4_s[5:4], 4'h0};
       s1_s <= s;
@@ -64,8 +62,8 @@ module neuflow_requantise (
       s4_tail <= s3_tail;
       s3_tail <= s2_tail;
       s2_tail <= s1_tail;
-      s6_s <= s5_s[1:0];
-      s5_s <= s4_s[3:0];
+      s6_s <= s5_s;
+      s5_s <= s4_s;
       s4_s <= s3_s;
       s3_s <= s2_s;
       s2_s <= s1_s;

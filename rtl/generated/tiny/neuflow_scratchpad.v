@@ -127,22 +127,22 @@ module \neuflow_scratchpad.reads  (
   wire [31:0] n2, n1, n4;
   wire [5:0] asks, turn_behind, turn_chosen;
   assign turn_grant = turn_chosen & ~turn_chosen + 1'h1;
-  assign outside = moves0 & burst0[28:0] >= 8'h80 | moves1 & burst1[28:0] >= 8'h80;
+  assign outside = moves1 & burst1[28:0] >= 8'h80 | moves0 & burst0[28:0] >= 8'h80;
   assign serves__0 = (moves0 & n3 ? owner0 : 6'h0) | (moves1 & !burst1[0] ? owner1 : 6'h0);
   assign at__0 = may0 & n3 ? burst0[6:1] : burst1[6:1];
   assign serves__1 = (moves0 & burst0[0] ? owner0 : 6'h0) | (moves1 & burst1[0] ? owner1 : 6'h0);
   assign at__1 = may0 & burst0[0] ? burst0[6:1] : burst1[6:1];
-  assign moves = |{owner0, owner1} | |{request__2__valid & turn_grant[2], request__1__valid &
-    turn_grant[1], request__3__valid & turn_grant[3], request__4__valid & turn_grant[4],
-    request__0__valid & turn_grant[0], request__5__valid & turn_grant[5]};
+  assign moves = |{owner0, owner1} | |{request__3__valid & turn_grant[3], request__1__valid &
+    turn_grant[1], request__2__valid & turn_grant[2], request__0__valid & turn_grant[0],
+    request__5__valid & turn_grant[5], request__4__valid & turn_grant[4]};
   assign n1[31:30] = free1 ? n4[31:30] : burst1[31:30] - 1'h1;
   assign n1[29:0] = free1 ? n4[29:0] : burst1[29:0] + 1'h1;
   assign n2[31:30] = free0 ? n4[31:30] : burst0[31:30] - 1'h1;
   assign n2[29:0] = free0 ? n4[29:0] : burst0[29:0] + 1'h1;
   assign moves1 = n5 & ~(meet & ~first) & n5;
   assign free1 = ~n5 | moves1 & !burst1[31:30];
-  assign moves0 = may0 & n6;
   assign free0 = ~n6 | moves0 & !burst0[31:30];
+  assign moves0 = may0 & n6;
   assign asks = free0 | free1 ? {request__5__valid, request__4__valid, request__3__valid,
     request__2__valid, request__1__valid, request__0__valid} & ~((free0 ? 6'h0 : owner0) | (free1 ?
     6'h0 : owner1)) : 6'h0;
@@ -159,7 +159,7 @@ module \neuflow_scratchpad.reads  (
   assign turn_behind = asks & turn_after;
   always @(posedge clk) begin
     if (moves1 | free1) burst1 <= n1;
-    if (moves0 | free0) burst0 <= n2;
+    if (free0 | moves0) burst0 <= n2;
   end
   always @(posedge clk) begin
     if (rst) begin
@@ -200,7 +200,7 @@ module \neuflow_scratchpad.writes  (
   wire [31:0] n4, n2, n1;
   assign turn_grant = turn_chosen & ~turn_chosen + 1'h1;
   assign ready = (may0 ? owner0 : 2'h0) | (may1 ? owner1 : 2'h0);
-  assign outside = moves0 & burst0[28:0] >= 8'h80 | moves1 & burst1[28:0] >= 8'h80;
+  assign outside = moves1 & burst1[28:0] >= 8'h80 | moves0 & burst0[28:0] >= 8'h80;
   assign serves__0 = (moves0 & n3 ? owner0 : 2'h0) | (moves1 & !burst1[0] ? owner1 : 2'h0);
   assign at__0 = may0 & n3 ? burst0[6:1] : burst1[6:1];
   assign serves__1 = (moves0 & burst0[0] ? owner0 : 2'h0) | (moves1 & burst1[0] ? owner1 : 2'h0);
@@ -214,8 +214,8 @@ module \neuflow_scratchpad.writes  (
   assign n2[29:0] = free0 ? n4[29:0] : burst0[29:0] + 1'h1;
   assign moves1 = may1 & |(owner1 & {port_0_407, port_0_337});
   assign free1 = ~n5 | ends1;
-  assign moves0 = may0 & |(owner0 & {port_0_407, port_0_337});
   assign free0 = ~n6 | ends0;
+  assign moves0 = may0 & |(owner0 & {port_0_407, port_0_337});
   assign asks = free0 | free1 ? {request__1__valid, request__0__valid} & ~((free0 ? 2'h0 : owner0) |
     (free1 ? 2'h0 : owner1)) : 2'h0;
   assign meet = n6 & n5 & burst0[0] == burst1[0];
@@ -232,7 +232,7 @@ module \neuflow_scratchpad.writes  (
   assign turn_behind = asks & turn_after;
   always @(posedge clk) begin
     if (moves1 | free1) burst1 <= n1;
-    if (moves0 | free0) burst0 <= n2;
+    if (free0 | moves0) burst0 <= n2;
   end
   always @(posedge clk) begin
     if (rst) begin

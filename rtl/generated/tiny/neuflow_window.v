@@ -44,8 +44,8 @@ module neuflow_window (
     8'h0, head = 8'h0, last_turn_47 = 8'h0, old_189 = 8'h0, open = 8'h0, opens_in = 8'h0, slot =
     8'h0, slots = 8'h0, span, turn = 8'h0, write_address_73 = 8'h0;
   reg [8:0] n14, after_52, final_2 = 9'h0, reach = 9'h0, valid = 9'h0;
-  wire n3, n5, n58, n61, n44, n42, n39, n41, n56, n26, n19, n33, n38, n35, n36, n22, n18, n20, n21,
-    n51, n9, n1, n11, n10, n60, n8, n50, n47, n49, n48, n46, n7, n12, n13, n15, n16, n32, n34, n37,
+  wire n3, n5, n58, n60, n44, n42, n39, n41, n56, n26, n19, n33, n38, n35, n36, n22, n18, n20, n21,
+    n51, n9, n1, n11, n10, n61, n8, n50, n49, n46, n48, n47, n7, n12, n13, n15, n16, n32, n34, n37,
     n40, n43, n45, n17, n54, n57, n59, n2, n6, n4, n23, awake_154, awake_161, closes, en, en_142,
     ends, ends_line, ends_map, finish, i__ready_128, i__ready_134, i__ready_141, i__ready_24,
     i__valid_129, i__valid_135, i__valid_25, inside_2, issue, largest, load, o__ready_38,
@@ -67,8 +67,8 @@ module neuflow_window (
   assign i__ready = o__valid_23 & i__ready_24;
   assign active = i__valid & i__ready;
   assign {acc[47], acc[30:0]} = o__payload_21[0] ? s5_part : {{16{s5_part[15]}}, s5_part[15:0]};
-  assign awake = |{v3_valid, n46, issue, read_enable, n47, v4_valid, v2_valid, n48, step_82, n49,
-    awake_154, load, n50, read} | n51;
+  assign awake = |{v3_valid, n46, awake_154, read, n47, n48, n49, v2_valid, step_82, load, n50,
+    read_enable, v4_valid, issue} | n51;
   assign finish = n3 ? (n8 ? 1'h0 : 1'h1) : 1'h0;
   assign i__valid_25 = o__valid_23 & i__valid;
   assign o__ready_38 = ~held_valid | taken & after >= 2'h2 & (~ends | spills);
@@ -86,8 +86,8 @@ module neuflow_window (
   assign scanning = fsm_state == 3'h4;
   assign n6 = fsm_state == 2'h2;
   assign n7 = !fsm_state;
-  assign n8 = walking | f_valid | b_valid | n60;
-  assign scanned = n61 & line_ends_50;
+  assign scanned = n60 & line_ends_50;
+  assign n8 = walking | f_valid | b_valid | n61;
   assign n9 = reach >= o__payload_21[96:89] | slots == o__payload_21[80:65];
   assign n10 = closes_in == 1'h1;
   assign n11 = opens_in == 1'h1;
@@ -110,29 +110,29 @@ module neuflow_window (
   assign n26 = issue & covers;
   assign n27 = o__payload_21[32:17] + 1'h1;
   assign n31 = load ? f_position : {row_after, 1'h0};
-  assign n32 = load | read;
+  assign n32 = read | load;
   assign n33 = n19 | ends_line;
   assign n34 = n33 | step_82;
   assign n35 = ends_map & row_ends;
   assign n36 = n19 | n35;
-  assign n37 = n36 | ends_map;
+  assign n37 = ends_map | n36;
   assign n38 = n19 | ends_map;
   assign n39 = o__payload_21[16:1] == 1'h1;
-  assign n40 = n38 | ends_line;
+  assign n40 = ends_line | n38;
   assign n41 = n58 | step;
   assign issue = scanning & (held_valid & (~spills | o__valid_34) | ~real_2) & (room | ~closing);
   assign ends = input_ends & line_ends & line_ends_50;
   assign after = lane + {line_ends ? tail : 2'h2};
   assign taken = step & real_2;
   assign n42 = n58 | scanned;
-  assign n43 = n61 | n42;
-  assign n44 = n58 | n61;
-  assign n45 = step | n44;
-  assign n46 = en_142 | awake_161 | |{o__valid & o__ready, i__valid_135 & i__ready_134, valid[8] &
-    i__ready_141, i__valid_129 & i__ready_128};
-  assign n47 = i__valid_25 & i__ready_24;
-  assign n48 = en & n60;
-  assign n49 = o__valid_34 & o__ready_38;
+  assign n43 = n42 | n60;
+  assign n44 = n58 | n60;
+  assign n45 = n44 | step;
+  assign n46 = o__valid_34 & o__ready_38;
+  assign n47 = en_142 | awake_161 | |{i__valid_135 & i__ready_134, valid[8] & i__ready_141, o__valid
+    & o__ready, i__valid_129 & i__ready_128};
+  assign n48 = en & n61;
+  assign n49 = i__valid_25 & i__ready_24;
   assign n50 = o__valid_23 & n58;
   assign n51 = |settling;
   assign n52 = s4_meta[0] ? {{8{s4_part_q[31]}}, s4_part_q[23:0]} : {part_sum[32:17],
@@ -140,7 +140,7 @@ module neuflow_window (
   assign part_sum = {s5_part, largest} + ({{8{s4_part_q[31]}}, s4_part_q[23:0], 1'h0} ^
     {33{largest}});
   assign empty = o__payload_21[0] ? 16'h0 : 16'h8000;
-  assign n54 = (read | |{s1_valid, s3_valid, s2_valid, s4_valid}) & en;
+  assign n54 = (read | |{s3_valid, s2_valid, s4_valid, s1_valid}) & en;
   assign largest = !o__payload_21[0];
   assign n56 = first_turn & closing;
   assign n57 = finish | rst;
@@ -149,8 +149,8 @@ module neuflow_window (
   assign step = issue & turn == last_turn_47;
   assign n59 = n41 | rst;
   assign spills = after > 2'h2;
-  assign n60 = |{s1_valid, s5_valid, s3_valid, s2_valid, s4_valid};
-  assign n61 = step & line_ends;
+  assign n60 = step & line_ends;
+  assign n61 = |{s3_valid, s2_valid, s4_valid, s1_valid, s5_valid};
   assign lead = {newest, 1'h1} + {~b_position[19:1], ~b_crosses};
   assign ends_map = ends_line & map_ends;
   \neuflow_window.config  config_2 (
@@ -214,24 +214,24 @@ module neuflow_window (
         closing <= closes;
         real_2 <= inside_2;
       end
-      if (&{{n7, o__valid_23} != 2'h2, {n3, n8} != 2'h3, |{n4, n6, scanning, n3, n2, n5, n7},
-        {scanning, scanned} != 2'h2, {n4, n9} != 2'h2}) fsm_state <= n3 ? 3'h0 : n4 | n5 ? 3'h2 :
+      if (&{|{n6, n4, n5, n3, n2, scanning, n7}, {o__valid_23, n7} != 1'h1, {scanned, scanning} !=
+        1'h1, {n3, n8} != 2'h3, {n4, n9} != 2'h2}) fsm_state <= n3 ? 3'h0 : n4 | n5 ? 3'h2 :
         scanning ? 3'h6 : n2 ? (inside_2 | closes ? 3'h4 : {1'h1, !below & !unopened & !open ? 2'h1
         : 2'h2}) : n6 ? 3'h3 : 3'h1;
       if (n12) begin
         closes_in <= n5 ? (n10 ? o__payload_21[112:105] : closes_in - 1'h1) : o__payload_21[96:89];
         opens_in <= n5 ? (n11 ? o__payload_21[112:105] : opens_in - 1'h1) : 8'h1;
       end
-      if (n13 & (n6 | n7)) unopened <= n6 ? unopened - 1'h1 : o__payload_21[80:65];
-      if ({n5, real_2} != 2'h2 & n12) below <= n5 ? below - 1'h1 : o__payload_21[48:33];
-      if ({n5, |above} != 2'h2 & n12) above <= n5 ? above - 1'h1 : o__payload_21[128:121];
-      if (n15 & n12) begin
+      if ((n6 | n7) & n13) unopened <= n6 ? unopened - 1'h1 : o__payload_21[80:65];
+      if (n12 & {n5, real_2} != 2'h2) below <= n5 ? below - 1'h1 : o__payload_21[48:33];
+      if (n12 & {|above, n5} != 1'h1) above <= n5 ? above - 1'h1 : o__payload_21[128:121];
+      if (n12 & n15) begin
         n14 = head + 1'h1;
         head <= n5 ? (n14 == slots ? 8'h0 : n14[7:0]) : 8'h0;
       end
-      if ({closing & fresh == open, n5, real_2} != 2'h2 & n13 & n16) fresh <= n5 ? (real_2 ? 8'h0 :
+      if (n16 & {n5, real_2, closing & fresh == open} != 3'h4 & n13) fresh <= n5 ? (real_2 ? 8'h0 :
         fresh - 1'h1) : n6 ? fresh + 1'h1 : 8'h0;
-      if (n15 & n13 & n16) open <= n5 ? open - 1'h1 : n6 ? open + 1'h1 : 8'h0;
+      if (n16 & n15 & n13) open <= n5 ? open - 1'h1 : n6 ? open + 1'h1 : 8'h0;
       if (n17) begin
         reach <= n4 ? reach + o__payload_21[112:105] : o__payload_21[112:105] + 1'h1;
         slots <= n4 ? slots + 1'h1 : 8'h1;
@@ -245,7 +245,7 @@ module neuflow_window (
         s2_valid <= s1_valid;
         s1_valid <= read;
       end
-      if (n18 | n19 & n20 & n21) free <= n18 ? f_position[19:1] : base;
+      if (n19 & n20 & n21 | n18) free <= n18 ? f_position[19:1] : base;
       b_valid <= load | b_valid & ~n22;
       walking <= n4 ? (n9 ? 1'h1 : n23) : n23;
       f_valid <= step_82 | f_valid & ~load;
@@ -273,7 +273,7 @@ module neuflow_window (
         b_position[19:1] <= n31[19:1];
         b_first <= load;
       end
-      if (n32 & {load, read} != 1'h1) b_position[0] <= n31[0];
+      if (n32 & {read, load} != 2'h2) b_position[0] <= n31[0];
       if (load) begin
         b_final <= f_final;
         b_hit <= f_hit;
@@ -302,7 +302,7 @@ module neuflow_window (
         map_ends <= n38 ? n39 : map_left == 2'h2;
         map_left <= n38 ? o__payload_21[16:1] : map_left - 1'h1;
       end
-      if (issue | n41) begin
+      if (n41 | issue) begin
         after_52 = slot + 1'h1;
         slot <= n41 ? head : after_52 == slots ? 8'h0 : after_52[7:0];
       end
@@ -318,17 +318,17 @@ module neuflow_window (
     end
   end
   always @(posedge clk) begin
-    if (|{v3_valid, n46, issue, read_enable, n47, v4_valid, v2_valid, n48, step_82, n49, awake_154,
-      load, n50, rst, read}) begin
+    if (|{v3_valid, n46, awake_154, read, n47, n48, n49, v2_valid, step_82, rst, load, n50,
+      read_enable, v4_valid, issue}) begin
       settling <= 3'h4;
     end else begin
       if (n51) settling <= settling - 1'h1;
     end
   end
   always @(posedge clk) begin
-    if (s4_valid & en) s5_part[31:16] <= n52[31:16];
-    if ((o__payload_21[0] | (s5_part[15] ^ s4_part_q[15] ? s5_part[15] : part_sum[16]) | s4_meta[0])
-      & s4_valid & en) s5_part[15:0] <= n52[15:0];
+    if (en & s4_valid) s5_part[31:16] <= n52[31:16];
+    if (((s5_part[15] ^ s4_part_q[15] ? s5_part[15] : part_sum[16]) | o__payload_21[0] | s4_meta[0])
+      & en & s4_valid) s5_part[15:0] <= n52[15:0];
     if (n54) begin
       pair0_sum = $signed({s2_word0, largest}) + $signed({s2_word1, 1'h0} ^ {25{largest}});
       n53 = ~b_ends;
@@ -433,7 +433,7 @@ module \neuflow_window.config  (
     if (rst) begin
       o__valid <= 1'h0; came <= 1'h0; full <= 1'h0;
     end else begin
-      if (o__ready | move) o__valid <= move;
+      if (move | o__ready) o__valid <= move;
       if (!(n1)) came <= bus__valid;
       full <= n2 ? last : full & ~move;
     end
@@ -479,28 +479,29 @@ module \neuflow_window.packer.merger  (
   reg at = 1'h0, emits = 1'h0, fills = 1'h0, flush = 1'h0, placed_last = 1'h0, there = 1'h0;
   reg [15:0] rest_0 = 16'h0, rest_1 = 16'h0, turned = 16'h0;
   reg [1:0] fresh = 2'h0, placed_count = 2'h0;
-  wire n4, n3, n1, n2, free, full, last, over, spills, takes;
-  assign {n2, over} = at + {flush ? 1'h0 : i__payload[16]};
+  wire n3, n2, n1, free, full, last, spills, takes;
+  wire [1:0] total;
   assign i__ready = free & ~flush;
-  assign awake = free & (n4 | there | o__valid);
+  assign awake = free & (n3 | there | o__valid);
   assign n1 = free & there;
-  assign full = {n2, over} >= 2'h2;
+  assign full = total >= 2'h2;
   assign last = flush | i__payload[17];
-  assign n3 = last & ~spills;
-  assign takes = free & n4;
-  assign n4 = flush | i__valid;
+  assign total = at + {flush ? 1'h0 : i__payload[16]};
+  assign n2 = last & ~spills;
+  assign takes = free & n3;
+  assign n3 = flush | i__valid;
   assign free = ~o__valid | o__ready;
-  assign spills = last & full & over;
+  assign spills = last & full & total[0];
   always @(posedge clk) begin
     if (n1 & (fresh[0] | fills)) rest_0 <= turned;
-    if (n1 & (fresh[1] | fills)) rest_1 <= turned;
+    if ((fresh[1] | fills) & n1) rest_1 <= turned;
     if (takes) begin
       turned <= i__payload[15:0];
       fills <= full;
       emits <= full | last;
       fresh <= {at <= 1'h1, at <= 1'h0};
-      placed_count <= (full) ? 2'h2 : {n2, over};
-      placed_last <= n3;
+      placed_count <= (full) ? 2'h2 : total;
+      placed_last <= n2;
     end
   end
   always @(posedge clk) begin
@@ -511,10 +512,10 @@ module \neuflow_window.packer.merger  (
         turned : rest_0};
       if (free) begin
         o__valid <= there & emits;
-        there <= n4;
+        there <= n3;
       end
       if (takes) begin
-        at <= n3 ? 1'h0 : full ? over : over;
+        at <= n2 ? 1'h0 : full ? total[0] : total[0];
         flush <= spills;
       end
     end
