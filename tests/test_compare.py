@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import functools
 import re
@@ -125,6 +126,31 @@ def test_weights_of_a_table_are_found(kernel: tuple[int, int], tmp_path: Path) -
     operands = 2 * kernel[0] * kernel[1]
     assert not said.agree and f"operands: {operands}, 1 of them differ" in said.text
     assert len(re.findall("x weight", (tmp_path / "x.compare.txt").read_text())) == operands
+
+
+@pytest.mark.parametrize("layer, inputs, node", [("dense0", 6, "map1"), ("dense2", 9, "dense2")])
+def test_a_weight_of_a_batch_in_bands_is_found(
+    layer: str, inputs: int, node: str, tmp_path: Path
+) -> None:
+    """Images of the first band are zero, and stay so: weights show in the second one."""
+    net = Builder(8)
+    y = net.dense(net.relu(net.dense(net.input(6, 1, 1), 9)), 5)
+    net.nodes[0].attrs["bias"][:] = net.nodes[0].attrs["zero"][:] = 0
+    program, words = compile_graph(net.build(y), TINY, 16), net.words(16)
+    next(iter(words.values()))[:8] = 0
+    # Parameters of 3 blocks of 2 maps: 4 words a map, as the first layer's say no zero, or 6.
+    bad = flipped(program, layer, 3 * 2 * (4 if layer == "dense0" else 6) + 2 * 2, 10)
+    said = run(bad, words, tmp_path)
+    graph, at = program.graph, place(said.text)
+    nodes = copy.deepcopy(graph.nodes)
+    weight = next(one for one in nodes if one.name == layer).attrs["weight"]
+    weight[0, 2] = np.int16(weight[0, 2] ^ 1024)
+    found = golden.evaluate(dataclasses.replace(graph, nodes=nodes), words)[f"{node}.out"]
+    expected = golden.evaluate(graph, words)[f"{node}.out"]
+    here = (at["image"], at["map"], 0, 0)
+    assert (at["rtl"], at["golden"]) == (found[here], expected[here])
+    assert at["image"] >= 8 and np.array_equal(found[:8], expected[:8])
+    assert f"operands: {inputs}, 1 of them differ" in said.text
 
 
 def test_a_flipped_weight_bit_is_found(tmp_path: Path) -> None:

@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 
 from neuflow.compiler import Stages, compile_graph, fences, run_passes
+from neuflow.compiler.cut import Cut
+from neuflow.compiler.mapping import Span
 from neuflow.compiler.turn import Turn
 from neuflow.cycle import judge
 from neuflow.grid import TINY, VIRTEX6, GridConfig
@@ -127,6 +129,28 @@ def test_strided_rows_wait_for_the_rows_they_skip_to() -> None:
     assert place is not None and place.plan.rows == 5 and 0 < place.early < 5
     assert writer.writes(0)[0].size == 2 * (place.early - 1) + 1
     check(net, ROOMY)
+
+
+def test_of_a_batch_the_first_band_is_read_while_the_last_images_are_made() -> None:
+    """By a dense layer behind convolutions, whose images lie side by side; then by one behind that."""
+    net = Builder(6)
+    x = net.pool(net.conv(net.input(2, 10, 10), 4, (3, 3)), "max", (2, 2), (2, 2))
+    net.dense(net.relu(net.dense(x, 9)), 5)
+    graph = net.build(net.nodes[-1].output)
+    grid = dataclasses.replace(ROOMY, scratchpad_words=4096, weight_words=1024)
+    cuts = {name: Cut(images=1, maps=2, rows=1) for name in ("dense2", "dense4")}
+    stages = Stages(None, grid, batch=16, cuts=cuts, nouns={"graph": None, "quantised": graph})
+    program, turns = run_passes(stages)["program"], stages["schedule"].turns
+    first, second = (next(t for t in turns if t.chain.name == name) for name in ("dense2", "dense4"))
+    for turn in first, second:
+        assert {place and (place.early, place.plan.rows) for place in turn.rows} == {(1, 2)}
+        assert turn.early_fence == turn.fence == 0b11
+    writers = [turn for turn in turns if turn.chain.name == "conv0"]
+    assert not any(turn.first_write for turn in writers)  # the last of them writes the second band
+    assert first.writes(0) == (Span(0, 1), Span(1, 2))
+    words = net.words(16)
+    got = device.run(program, words).outputs[graph.outputs[0]]
+    np.testing.assert_array_equal(got, evaluate(graph, words)[graph.outputs[0]])
 
 
 def test_an_early_fence_is_needed_and_its_packets_hold_what_is_read() -> None:

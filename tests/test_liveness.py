@@ -36,6 +36,15 @@ def classifier() -> Builder:
     return net
 
 
+def vectors() -> Builder:
+    """Dense layers alone: an add and a concat of what they write."""
+    net = Builder(8)
+    x = net.relu(net.dense(net.input(6, 1, 1), 9))
+    y = net.alu("add", net.dense(x, 9), x)
+    net.dense(net.concat(y, net.relu(net.dense(y, 5))), 4)
+    return net
+
+
 def scheduled(graph: QuantGraph, grid: GridConfig, batch: int = 1) -> Schedule:
     stages = Stages(None, grid, batch=batch, nouns={"graph": None, "quantised": graph})
     return run_passes(stages, "schedule")["schedule"]
@@ -66,9 +75,9 @@ def test_tensors_that_live_at_once_do_not_meet():
     assert skip.base + skip.size <= inner.base or inner.base + inner.size <= skip.base
 
 
-@pytest.mark.parametrize("make", [chain_of_convolutions, classifier])
+@pytest.mark.parametrize("make", [chain_of_convolutions, classifier, vectors])
 @pytest.mark.parametrize("grid", [NONE, TINY, ROOMY], ids=["none", "tiny", "roomy"])
-@pytest.mark.parametrize("batch", [1, 4])
+@pytest.mark.parametrize("batch", [1, 4, 16])
 def test_the_device_section_gives_the_reference(make, grid, batch):
     net = make()
     graph, words = net.build(net.nodes[-1].output), net.words(batch + 1)
@@ -79,7 +88,7 @@ def test_the_device_section_gives_the_reference(make, grid, batch):
 
 
 @pytest.mark.rtl
-@pytest.mark.parametrize("batch", [1, 4])
+@pytest.mark.parametrize("batch", [1, 4, 16])
 def test_the_grid_gives_the_reference(batch):
     """On ``tiny`` itself, whose simulator other tests build too; small maps lie in its scratchpad."""
     net = classifier()
@@ -97,8 +106,22 @@ def test_a_batch_is_interleaved_for_dense_layers_alone():
     place = schedule.places["pool2.out"]
     assert place.space is Space.SCRATCHPAD
     assert (place.image, place.pixel, place.channel, place.record) == (1, 4, 16, 64)
+    assert place.size == 4 * 64
     assert scheduled(graph, ROOMY).places["pool2.out"].pixel == 1
     assert scheduled(graph, NONE, batch=4).places["pool2.out"].pixel == 1
+
+
+def test_a_large_batch_lies_in_bands_as_wide_as_a_group_of_lanes():
+    """Five lanes take eight images, two beats. What the host sees stays in one piece."""
+    net = classifier()
+    graph = net.build(net.nodes[-1].output)
+    places = scheduled(graph, ROOMY, batch=16).places
+    maps, vector, scores = (places[name] for name in ("pool2.out", "map4.out", graph.outputs[0]))
+    assert (maps.side, maps.band, maps.pixel, maps.channel, maps.record) == (8, 512, 8, 32, 128)
+    assert (vector.side, vector.band, vector.pixel) == (8, 72, 8)
+    assert [vector.of(image) for image in (0, 7, 8, 15)] == [0, 7, 72, 79]
+    assert (scores.side, scores.pixel) == (16, 16)
+    assert scheduled(graph, ROOMY, batch=12).places["map4.out"].side == 12
 
 
 def test_partial_sums_take_what_is_left():

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from neuflow.compiler.geometry import round_up
+from neuflow.grid import GridConfig
 from neuflow.ir import Shape
 
 
@@ -22,9 +23,10 @@ class Space(enum.Enum):
 
 @dataclass(frozen=True)
 class Place:
-    """Where a tensor lies: (image, c, y, x) is at base + image * ``image`` + y * ``record`` + ...
+    """Where a tensor lies: (image, c, y, x) is at base + ``of(image)`` + y * ``record`` + ...
 
-    All in words from the beginning of ``space``. ``size``: words from base to the end.
+    All in words from the beginning of ``space``. ``size``: words from base to the end. ``image``: words
+    from an image to the next of its band, which has ``side``; ``band``: from a band to the next.
     """
 
     space: Space
@@ -34,6 +36,13 @@ class Place:
     record: int
     channel: int
     pixel: int
+    side: int = 1
+    band: int = 0
+
+    def of(self, image: int) -> int:
+        """Return the words from base to an image."""
+        band, within = divmod(image, self.side)
+        return band * self.band + within * self.image
 
     def part(self, channel: int) -> Place:
         """Return the place of a tensor that lies in this one's records from ``channel`` on."""
@@ -45,29 +54,43 @@ class Place:
         # With the batch along x both are 1 x 1, hence the same.
         return self if self.image == 1 else replace(self, channel=shape[2])
 
-    def along_x(self) -> Place:
-        """Return the view of a batched chain, whose columns are the images."""
-        return Place(self.space, self.base, self.size, 0, self.record, self.channel, self.image)
+    def batched(self, side: int) -> Place:
+        """Return the view of a batched chain: its rows are bands of ``side`` images, its columns these.
+
+        Its channels are the values of an image.
+        """
+        record = self.band if side == self.side else side * self.image
+        return Place(self.space, self.base, self.size, 0, record, self.pixel, self.image)
+
+
+def side_by_side(batch: int, grid: GridConfig) -> int:
+    """Return how many images of a batch make a band: they lie side by side, word by word.
+
+    As many as a group of lanes takes, in whole beats: so dense layers begin when the first band is
+    there. All, where bands would be unequal.
+    """
+    side = round_up(grid.pixels, grid.bus_words)
+    return side if batch % side == 0 else batch
 
 
 def tensor_place(
-    space: Space, base: int, shape: Shape, batch: int, bus_words: int, interleaved: bool = False
+    space: Space, base: int, shape: Shape, batch: int, bus_words: int, side: int = 0
 ) -> Place:
-    """Lay out a tensor: records (y) of C x W words; 1 x 1 extents have the batch along x.
+    """Lay out a tensor: images one after another, each in records (y) of C x W words.
 
-    ``interleaved``: so has every pixel, for dense layers over a batch: records of C x W x batch words.
+    ``side``: not 0 if so many images lie side by side, each value beside that of the next image: for
+    dense layers over a batch. 1 x 1 extents always do, all of them if nothing is said.
     """
     channels, height, width = shape
-    if interleaved:
-        row = width * batch
-        size = round_up(height * channels * row, bus_words)
-        return Place(space, base, size, 1, record=channels * row, channel=row, pixel=batch)
-    if batch > 1 and (height, width) == (1, 1):
-        size = round_up(channels * batch, bus_words)
-        return Place(space, base, size, image=1, record=size, channel=batch, pixel=1)
+    if side or (batch > 1 and (height, width) == (1, 1)):
+        side = side or batch
+        row, band = width * side, height * channels * width * side
+        size = round_up(batch // side * band, bus_words)
+        return Place(space, base, size, 1, channels * row, row, pixel=side, side=side, band=band)
     record = round_up(channels * width, bus_words)
     image = height * record
-    return Place(space, base, batch * image, image, record, channel=width, pixel=1)
+    size = batch * image
+    return Place(space, base, size, image, record, width, pixel=1, side=batch, band=size)
 
 
 @dataclass(frozen=True)

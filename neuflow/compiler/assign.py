@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from neuflow.compiler.allocate import side_by_side
 from neuflow.compiler.cost import cycles, fits_whole, work
 from neuflow.compiler.cut import (
     Cut,
@@ -65,7 +66,8 @@ def assign(
     graph = joined.graph
     alone: set[str] = set()
     while True:
-        fused = leave_out_unread(fuse(graph, batch, alone), graph, joined.joins)
+        fused = fuse(graph, batch, alone, side_by_side(batch, grid))
+        fused = leave_out_unread(fused, graph, joined.joins)
         fused = _with_heads(fused, grid)
         memory = Memory(graph, fused.views, joined.joins)
         done = []

@@ -8,7 +8,6 @@ from functools import lru_cache
 import numpy as np
 
 from neuflow.compiler.geometry import ConvShape, ceil_div, round_up
-from neuflow.compiler.mapping import Chain
 from neuflow.grid import GridConfig
 from neuflow.layout import Scatter
 
@@ -122,9 +121,9 @@ def _both_phases(channels: int, plane: int, grid: GridConfig, common: dict[str, 
     )  # fmt: skip
 
 
-def dense_row_plan(chain: Chain, shape: ConvShape, room: int) -> RowPlan | None:
-    """Fit the inputs of a dense layer: channel k of image n at k * images + n."""
-    images, inputs = shape.width, shape.channels
+def flattened_row_plan(shape: ConvShape, room: int) -> RowPlan | None:
+    """Fit images that a dense layer flattens: channel k of image n at k * images + n."""
+    images, inputs = shape.height * shape.width, shape.channels
     size = images * inputs
     if size > room:
         return None
@@ -136,11 +135,6 @@ def dense_row_plan(chain: Chain, shape: ConvShape, room: int) -> RowPlan | None:
         return RowPlan(
             scatter=Scatter.ROW, width=inputs, channels=1, rows=1, channel_step=inputs, ring_rows=1,
             pitch=inputs, x_step=1, need=1, **common,
-        )  # fmt: skip
-    if chain.source_shape[1:] == (1, 1) or chain.source in chain.interleaved:  # the batch lies along x
-        return RowPlan(
-            scatter=Scatter.ROW, width=images, channels=inputs, rows=1, channel_step=images, ring_rows=1,
-            pitch=images, x_step=1, need=1, **common,
         )  # fmt: skip
     return RowPlan(  # one record an image, scattered
         scatter=Scatter.WORD, width=inputs, channels=1, rows=images, channel_step=0, ring_rows=images,

@@ -136,28 +136,26 @@ class Configurer:
     def rows_read(
         self, chain: Chain, piece: Piece, shape: ConvShape, records: Span
     ) -> dict[str, int]:
-        """Descriptor of these row records of a piece; dense layers have but one."""
+        """Descriptor of these row records of a piece; of all, where a dense layer flattens images."""
         place, part = self.place(chain.source), piece.part
         assert part is not None
-        if not chain.is_dense:
+        if not chain.flattens:
             place = self.view(chain, chain.source)
             first, end = (shape.rows.lo + record * shape.every for record in records)
             rows = Span(first, min(end, shape.rows.hi))
             return box(place, piece.image, Region(part.channels, rows, shape.cols), shape.every)
-        if chain.source_shape[1:] == (1, 1):
-            return box(place.along_x(), 0, Region(part.channels, shape.rows, shape.cols))
-        if chain.source in chain.interleaved:
-            first = part.channels.lo * place.pixel + shape.cols.lo
-            dims = [(part.channels.size, place.pixel), (shape.cols.size, 1)]
-            return descriptor(place.base + first, dims)
         # One run for every record of every image: the flattened input in the order of memory.
         record = chain.source_shape[0] * chain.source_shape[2]
         y, word = divmod(part.channels.lo, record)
         run = min(part.channels.size, record)
+        side = chain.shapes[-1][2]
         return descriptor(
-            place.base + shape.cols.lo * place.image + y * place.record + word,
-            [(shape.cols.size, place.image), (part.channels.size // run, place.record), (run, 1)],
-        )
+            place.base + place.of(shape.rows.lo * side + shape.cols.lo) + y * place.record + word,
+            [
+                (shape.rows.size, side * place.image), (shape.cols.size, place.image),
+                (part.channels.size // run, place.record), (run, 1),
+            ],
+        )  # fmt: skip
 
     # Operand line.
 
@@ -187,7 +185,7 @@ class Configurer:
     def view(self, chain: Chain, tensor: str) -> Place:
         """Place of a tensor as the chain sees it."""
         place = self.place(tensor)
-        return place.along_x() if chain.batched else place
+        return place.batched(chain.shapes[-1][2]) if chain.batched else place
 
     def operand_read(
         self, column: int, place: Place, dest: Operand, walk: dict[str, int]
@@ -290,7 +288,7 @@ def array(shape: ConvShape, rows: RowPlace, grid: GridConfig) -> dict[str, int]:
         "start": (shape.tap_y // s * plan.pitch + shape.tap_x // s) % ring,
         "step_x": shape.dilation_x // s % ring,
         "step_y": shape.dilation_y // s * plan.pitch % ring,
-        "row_pitch": plan.pitch % ring,
+        "row_pitch": shape.row_pitch(grid) % ring,
         "phase_x": shape.tap_x % s, "phase_y": shape.tap_y % s,
         "phase_dx": shape.dilation_x % s, "phase_dy": shape.dilation_y % s,
         "phase_x_step": plan.phase_x_step, "phase_y_step": plan.phase_y_step,

@@ -215,8 +215,7 @@ def _scattered(chain: Chain, piece: Piece) -> int:
 
     A dense layer may also flatten images, which lie one behind the other.
     """
-    apart = chain.is_dense and chain.source_shape[1:] != (1, 1)
-    if not chain.batched or apart or chain.source in chain.scratchpad:
+    if not chain.batched or chain.flattens or chain.source in chain.scratchpad:
         return 0
     if piece.out.cols.size == chain.shapes[-1][2]:
         return 0

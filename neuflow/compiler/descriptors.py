@@ -45,7 +45,7 @@ def box(place: Place, image: int, region: Region, every: int = 1) -> dict[str, i
     """
     base = (
         place.base
-        + image * place.image
+        + place.of(image)
         + region.rows.lo * place.record
         + region.maps.lo * place.channel
         + region.cols.lo * place.pixel
@@ -69,6 +69,6 @@ def in_chw_order(place: Place, image: int, shape: Shape) -> dict[str, int]:
     """Descriptor of a whole image in C, H, W order, whatever the order in memory."""
     channels, height, width = shape
     return descriptor(
-        place.base + image * place.image,
+        place.base + place.of(image),
         [(channels, place.channel), (height, place.record), (width, place.pixel)],
     )

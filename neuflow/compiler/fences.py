@@ -20,7 +20,7 @@ from neuflow.compiler.allocate import Place, Space
 from neuflow.compiler.buffers import RowPlan
 from neuflow.compiler.geometry import ConvShape, conv_shape
 from neuflow.compiler.liveness import Memory
-from neuflow.compiler.mapping import Pass, Piece, Span
+from neuflow.compiler.mapping import Chain, Pass, Piece, Span
 from neuflow.compiler.turn import Turn
 from neuflow.grid import GridConfig
 
@@ -152,6 +152,19 @@ class _Leaving(NamedTuple):
         return part * self.cycles
 
 
+def _beside(reader: Chain) -> bool:
+    """Whether a chain reads bands of images that lie side by side, which others write image by image."""
+    return reader.source in reader.interleaved
+
+
+def _rows(written: Piece, reader: Chain) -> Span:
+    """Return the rows that a piece writes as their reader counts them: there a band of images is one."""
+    if not _beside(reader):
+        return written.out.rows
+    band = written.image // reader.shapes[-1][2]
+    return Span(band, band + 1)
+
+
 @dataclass(frozen=True)
 class _Early:
     """Finds the rows that a turn may read before its fence; gives writers their first packets.
@@ -215,15 +228,17 @@ class _Early:
             writer = self.turns[number]
             by, theirs = self.memory.of(writer.chain.output)
             shapes = {tensors[name].shape[1:] for name in (chain.source, writer.chain.output, of)}
-            plain = not (chain.is_dense or chain.batched or writer.chain.batched or writer.chain.reorder)
+            alike = chain.batched == writer.chain.batched or _beside(chain)
+            plain = alike and not (chain.flattens or writer.chain.reorder)
             if by != of or len(shapes) > 1 or not plain:
                 return None
             channels = Span(mine.lo + piece.part.channels.lo, mine.lo + piece.part.channels.hi)
             for i, one in enumerate(writer.pieces):
                 maps = Span(theirs.lo + one.out.maps.lo, theirs.lo + one.out.maps.hi)
-                if not one.partial_out and one.image == piece.image and _meet(maps, channels):
+                read = _beside(chain) or (one.image == piece.image and _meet(maps, channels))
+                if read and not one.partial_out:
                     is_last = self.last[one.column] == number
-                    found.append(_Written(number, i, one.column, one.out.rows, is_last))
+                    found.append(_Written(number, i, one.column, _rows(one, chain), is_last))
         return found
 
     def _wanted(
@@ -235,7 +250,7 @@ class _Early:
         late row, few leave others to be read behind the fence.
         """
         chain, shape, grid = turn.chain, conv_shape(turn.chain, piece), self.grid
-        leaving = self._leaving(self.turns[max(w.turn for w in written if w.last)])
+        leaving = self._leaving(self.turns[max(w.turn for w in written if w.last)], chain)
         over = max(one.cycles for one in leaving) + WAY_OUT
         works = cost.work(chain, Pass(turn.pieces), piece, grid, kept=False)
         groups = np.arange(shape.groups(grid))
@@ -255,8 +270,8 @@ class _Early:
 
         return min(range(most, 0, -1), key=end, default=0)
 
-    def _leaving(self, writer: Turn) -> list[_Leaving]:
-        """Return how the rows of a turn's pieces leave it."""
+    def _leaving(self, writer: Turn, reader: Chain) -> list[_Leaving]:
+        """Return how the rows of a turn's pieces leave it, as the reader counts them."""
         found = []
         for one in writer.pieces:
             works = cost.work(writer.chain, Pass(writer.pieces), one, self.grid, kept=False)
@@ -264,7 +279,7 @@ class _Early:
             if writer.chain.head is not None:
                 shape = conv_shape(writer.chain, one)
                 lanes, groups = shape.out_height * shape.pitch, shape.groups(self.grid)
-            found.append(_Leaving(one.out.rows, cycles, lanes, groups))
+            found.append(_Leaving(_rows(one, reader), cycles, lanes, groups))
         return found
 
     def _split(self, written: _Written, end: int) -> None:

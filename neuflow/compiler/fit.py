@@ -9,8 +9,8 @@ from neuflow.blocks.window_model import memory_words
 from neuflow.compiler.buffers import (
     DrainPlan,
     RowPlan,
-    dense_row_plan,
     drain_plan,
+    flattened_row_plan,
     least_ring,
     packet_words,
     row_plan,
@@ -44,8 +44,8 @@ def plan_rows(chain: Chain, shape: ConvShape, grid: GridConfig) -> RowPlan | Non
 
     A ring in half the buffer must have a row of slack, so that rows arrive while the array works.
     """
-    if chain.is_dense:
-        return dense_row_plan(chain, shape, grid.row_words)
+    if chain.flattens:
+        return flattened_row_plan(shape, grid.row_words)
     if shape.room:
         given = row_plan(shape, grid, shape.room)
         if given is not None and (given.ring_words == 0 or shape.room < grid.row_words):

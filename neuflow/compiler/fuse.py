@@ -148,21 +148,25 @@ def _consumers(graph: QuantGraph) -> dict[str, list[Node]]:
     return uses
 
 
-def fuse(graph: QuantGraph, batch: int, alone: Iterable[str] = ()) -> Fused:
+def fuse(graph: QuantGraph, batch: int, alone: Iterable[str] = (), side: int = 0) -> Fused:
     """Gather nodes into chains, each as long as routing, its units and single consumers allow.
 
     ``alone``: names of nodes that must begin a chain of their own (their fusion did not fit).
+    ``side``: images of a batch that lie side by side, see ``allocate.side_by_side``; 0: all.
     """
     views = find_views(graph, batch)
-    fuser = _Fuser(graph, batch, views, frozenset(alone))
+    side = side or batch
+    fuser = _Fuser(graph, (batch // side, side), views, frozenset(alone))
     return Fused(_ordered(graph, fuser.run(), views), views)
 
 
 class _Fuser:
+    """``bands``: of a batch, and images of each: height and width of what a batched chain sees."""
+
     def __init__(
-        self, graph: QuantGraph, batch: int, views: dict[str, str], alone: frozenset[str]
+        self, graph: QuantGraph, bands: tuple[int, int], views: dict[str, str], alone: frozenset[str]
     ) -> None:
-        self.graph, self.batch, self.views, self.alone = graph, batch, views, alone
+        self.graph, self.bands, self.views, self.alone = graph, bands, views, alone
         self.uses = _consumers(graph)
         self.taken: set[str] = set()
 
@@ -218,7 +222,7 @@ class _Fuser:
 
     def shape(self, tensor: str, batched: bool) -> Shape:
         shape = self.graph.tensors[tensor].shape
-        return (shape[0], 1, self.batch) if batched else shape
+        return (shape[0], *self.bands) if batched else shape
 
     def first_step(self, node: Node) -> Step:
         if node.op != "alu" or node.attrs["kind"] in UNARY:

@@ -60,7 +60,7 @@ def backward(chain: Chain, out: Region) -> tuple[Region, ...]:
 class ConvShape:
     """A convolver pass, relative to its own input box: see ``layout.CONV_ARRAY``.
 
-    ``rows``, ``cols``: the input box (a dense layer has ``cols`` = its images). ``width`` and
+    ``rows``, ``cols``: the input box (of a dense layer: bands of images, and these). ``width`` and
     ``height`` are the box's extents as the array sees them. ``every``: a stride that the array does
     not see, as of the box only every such row is read, and every such column stored.
     ``room``: see ``Piece``. ``block_channels``: not 0 if each block of maps has so many channels of
@@ -296,8 +296,9 @@ def read_channels(chain: Chain, maps: Span, part: Part) -> tuple[int, ...]:
 
 
 def _dense_shape(part: Part, out: Region, parameter_beats: int) -> ConvShape:
-    images = out.cols.size
+    """Over a batch: a convolution of one tap, of bands of images."""
+    extents = out.rows.size, out.cols.size
     return ConvShape(
-        part.channels.size, 1, 1, 1, 0, 0, 0, 0, Span(0, 1), out.cols, 1, images, 1, images,
+        part.channels.size, 1, 1, 1, 0, 0, 0, 0, out.rows, out.cols, *extents, *extents,
         out.maps.size, parameter_beats,
     )  # fmt: skip

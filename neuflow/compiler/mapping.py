@@ -42,7 +42,7 @@ class Span(NamedTuple):
 
 
 class Region(NamedTuple):
-    """A box of a tensor of one image. In a batched chain the columns are the images."""
+    """A box of a tensor of one image. In a batched chain rows are bands of images, columns these."""
 
     maps: Span
     rows: Span
@@ -98,7 +98,7 @@ class Chain:
 
     ``head`` is a conv or dense node, or None where the stream comes straight from memory.
     ``shapes[0]`` is what enters the first step, ``shapes[-1]`` what is written. ``batched``: all
-    images of a frame at once, along x, so that shapes are (C, 1, batch).
+    images of a frame at once, band below band, so that shapes are (C, bands, images of a band).
     ``reorder``: a copy in C, H, W order (a reshape that memory order does not allow as a view).
     ``kernels``: which kernels of a convolution are not zero, bool [M, C/groups]; None: most.
     ``kept``: the maps that are written, as nobody reads the others; None: all.
@@ -145,6 +145,12 @@ class Chain:
     def is_dense(self) -> bool:
         """Whether the head is a dense layer."""
         return self.head is not None and self.head.op == "dense"
+
+    @property
+    def flattens(self) -> bool:
+        """Whether the head is a dense layer that reads images one after another, each as it lies."""
+        beside = self.source_shape[1:] == (1, 1) or self.source in self.interleaved
+        return self.is_dense and (self.shapes[-1][1:] == (1, 1) or not beside)
 
     @cached_property
     def form(self) -> Form:

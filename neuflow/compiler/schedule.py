@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-from neuflow.compiler.allocate import Buffer, Place, Space, pack, tensor_place
+from neuflow.compiler.allocate import Buffer, Place, Space, pack, side_by_side, tensor_place
 from neuflow.compiler.buffers import packet_words, partial_words
 from neuflow.compiler.fences import with_fences
 from neuflow.compiler.fit import plan_rows
@@ -79,6 +79,7 @@ def _places(mapping: Mapping, grid: GridConfig) -> tuple[dict[str, Place], int]:
     buffers = list(_buffers(mapping, grid, places))
     near = _in_scratchpad(mapping, grid, buffers)
     interleaved = frozenset[str]().union(*(a.chain.interleaved for a in mapping.assignments))
+    side = side_by_side(batch, grid) if batch > 1 else 0
     far = [buffer for buffer in buffers if buffer not in near]
     sizes = {buffer.name: buffer.size for buffer in buffers}
     work = 0
@@ -87,7 +88,8 @@ def _places(mapping: Mapping, grid: GridConfig) -> tuple[dict[str, Place], int]:
         for name, base in offsets.items():
             if name in graph.tensors:
                 shape = graph.tensors[name].shape
-                places[name] = tensor_place(space, base, shape, batch, unit, name in interleaved)
+                aside = name in interleaved or shape[1:] == (1, 1)
+                places[name] = tensor_place(space, base, shape, batch, unit, side * aside)
             else:
                 places[name] = Place(space, base, sizes[name], 0, 0, 0, 0)
     for name in (*mapping.joins, *mapping.views):

@@ -150,7 +150,8 @@ class Locator:
         """Return a box of a tensor as the chain sees it, in the order of streams (y, map, x)."""
         maps, rows, cols = (slice(span.lo, span.hi) for span in box)
         if chain.batched:
-            return tensor[first : first + self.program.batch][cols, maps, 0, 0].T[None]
+            bands = tensor[first : first + self.program.batch].reshape(*chain.shapes[-1][1:], -1)
+            return bands[rows, cols, maps].transpose(0, 2, 1)
         return tensor[first + image][maps, rows, cols].transpose(1, 0, 2)
 
     def spot(self, written: Written, number: int) -> Spot:
@@ -174,7 +175,8 @@ class Locator:
         exists = channel < out.maps.hi and row < out.rows.hi and pixel < out.cols.hi
         image = written.frame * self.program.batch + piece.image
         if chain.batched:
-            image, row, pixel = written.frame * self.program.batch + pixel, 0, 0
+            band = row * chain.shapes[-1][2]
+            image, row, pixel = written.frame * self.program.batch + band + pixel, 0, 0
         return Spot(turn, piece, image, channel, row, pixel, part, exists)
 
     # Operands.
@@ -184,8 +186,10 @@ class Locator:
         chain = spot.turn.chain
         if chain.reorder or not spot.exists:
             return Operands((), 0, ())
-        x = spot.image % self.program.batch if chain.batched else spot.pixel
-        at = Region(Span(spot.map, spot.map + 1), Span(spot.row, spot.row + 1), Span(x, x + 1))
+        y, x = spot.row, spot.pixel
+        if chain.batched:
+            y, x = divmod(spot.image % self.program.batch, chain.shapes[-1][2])
+        at = Region(Span(spot.map, spot.map + 1), Span(y, y + 1), Span(x, x + 1))
         boxes = (at,) if spot.sum_word is not None else backward(chain, at)
         taps = [] if spot.sum_word is not None else [
             tap
@@ -237,7 +241,7 @@ class Locator:
             Space.OUTPUT: device.output + frame * self.program.output_words,
             Space.SCRATCHPAD: device.scratchpad,
         }[place.space]
-        inner = image * place.image + row * place.record + channel * place.channel
+        inner = place.of(image) + row * place.record + channel * place.channel
         return start + place.base + inner + pixel * place.pixel
 
     # Sums of products.
