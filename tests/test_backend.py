@@ -668,6 +668,16 @@ def test_a_pool_bound_by_its_window_unit_takes_all_columns():
     assert [len(one.pieces) for one in mapping.assignments[0].passes] == [4]
 
 
+def test_of_cuts_that_wait_for_rows_alike_the_one_on_more_columns_is_taken():
+    """A short cut that pads maps: its rows take longer to come than their few products."""
+    net = Builder(3)
+    x = net.conv(net.input(8, 16, 16), 32, (3, 3), pads=(1, 1, 1, 1))
+    y = net.conv(x, 64, (1, 1), stride=(2, 2))
+    net.nodes[-1].attrs["weight"][:, :, 0, 0] = np.eye(64, 32, dtype=np.int64)
+    graph = net.build(net.conv(y, 8, (3, 3)))
+    assert assign(graph, VIRTEX6, 1).assignments[1].reason == "columns: 4 maps"
+
+
 def test_layers_count_work_and_writes():
     net = lenet("b")
     program = compile_graph(net.build(net.nodes[-1].output), VIRTEX6)

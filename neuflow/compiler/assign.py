@@ -154,9 +154,16 @@ def cuts_to_try(
 
 
 def _by_estimate(chain: Chain, grid: GridConfig, batch: int) -> list[Cut]:
-    """Return all cuts that fit by estimated cycles; of equal ones coarse ones first."""
-    found = [(cycles(chain, cut, grid, batch), cut) for cut in _cuts(chain, grid, batch)]
-    return [cut for _, cut in sorted(found, key=lambda pair: pair[0])]
+    """Return all cuts that fit by estimated cycles; of equal ones those on more columns first.
+
+    Cuts are equal where rows take longer to come than the arrays work: but they may have come before.
+    Of as many columns coarse ones first.
+    """
+    found = [
+        (cycles(chain, cut, grid, batch), -(cut.images * cut.maps * cut.rows), cut)
+        for cut in _cuts(chain, grid, batch)
+    ]
+    return [cut for *_, cut in sorted(found, key=lambda one: one[:2])]
 
 
 def cut_chain(
