@@ -15,7 +15,7 @@ from neuflow.cycle import judge
 from neuflow.grid import TINY, VIRTEX6, GridConfig
 from neuflow.ir import Program
 from neuflow.layout import INSTRUCTION, WRITE, Opcode
-from neuflow.run import device
+from neuflow.run import device, rtl
 from neuflow.run.device_memory import DeviceFault
 from tests.quantgraphs import Builder, evaluate
 
@@ -93,8 +93,14 @@ def test_rows_that_nobody_writes_do_not_wait() -> None:
     assert max(reads) < origins.index(f"{fenced[0].label}/fence")
 
 
-def test_rows_of_the_layer_before_the_last_writer_wait_for_no_packet_of_it() -> None:
-    """Rows of the first convolution; the second, whose result is added, is the last to write."""
+def test_rows_of_the_layer_before_the_last_writer_wait_for_no_packet_of_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Rows of the first convolution; the second, whose result is added, is the last to write.
+
+    Where they are not read before it writes.
+    """
+    monkeypatch.setattr(fences, "_overtakes", lambda *_: False)
     net = Builder(4)
     x = net.input(3, 6, 6)
     y = net.conv(x, 4, (3, 3), pads=(1, 1, 1, 1))
@@ -151,6 +157,71 @@ def test_of_a_batch_the_first_band_is_read_while_the_last_images_are_made() -> N
     words = net.words(16)
     got = device.run(program, words).outputs[graph.outputs[0]]
     np.testing.assert_array_equal(got, evaluate(graph, words)[graph.outputs[0]])
+
+
+def shortcut(rows: int = 8, maps: int = 4) -> Builder:
+    """A block of a residual network: beside its first convolution one of a tap, which is added last."""
+    net = Builder(9)
+    x = net.relu(net.conv(net.input(2, rows, rows), maps, (3, 3), pads=(1, 1, 1, 1)))
+    y = net.relu(net.conv(x, maps, (3, 3), pads=(1, 1, 1, 1)))
+    y = net.conv(y, maps, (3, 3), pads=(1, 1, 1, 1))
+    net.alu("add", y, net.conv(x, maps, (1, 1)))
+    return net
+
+
+def test_rows_of_the_turn_before_the_last_are_read_before_the_last_one_writes() -> None:
+    net = shortcut()
+    _, writer, between, reader = turns_of(net, ROOMY)
+    assert (between.chain.name, reader.overtakes) == ("conv5", True)
+    assert reader.early_fence == 0b11 and all(place and place.two for place in reader.rows)
+    assert [len(writer.writes(i)) for i in range(2)] == [2, 2]
+    program = check(net, ROOMY)
+    names = [name for _, name in program.origins]
+    early = names.index(f"{reader.label}/early fence")
+    reads = names.index(f"{between.label}/column0/READ_ROWS")
+    writes = [n for n, name in enumerate(names) if name.startswith(between.label) and "WRITE" in name]
+    weights = names.index(f"{reader.label}/column0/READ_WEIGHTS")  # they load meanwhile
+    assert reads < weights < early < min(writes)
+    # Without it the rows are read too soon.
+    (at,) = words_at(program, names[early])
+    head = {field.name: 0 for field in INSTRUCTION.fields} | {"opcode": Opcode.FENCE}
+    with pytest.raises(DeviceFault, match="hazard|never written"):
+        device.run(changed(program, at, INSTRUCTION.pack(**head)), net.words(1))
+
+
+def test_a_ring_between_would_wait_for_its_own_writes() -> None:
+    """Its rows need room that it makes only when it can write, and would be in front in the queue."""
+    turns = turns_of(shortcut(), ROOMY)
+    place = turns[2].rows[0]
+    assert place is not None and fences._overtakes(turns[2], [1], 3, ROOMY)
+    ring = dataclasses.replace(place, plan=dataclasses.replace(place.plan, ring_words=64))
+    for between, writers, grid in (
+        (dataclasses.replace(turns[2], rows=(ring,)), [1], ROOMY),
+        (turns[2], [1, 2], ROOMY),
+        (turns[2], [], ROOMY),
+        (turns[2], [1], dataclasses.replace(ROOMY, config_queue=1)),
+    ):
+        assert not fences._overtakes(between, writers, 3, grid)
+
+
+def test_rows_read_before_a_short_layer_writes_gain_cycles(monkeypatch: pytest.MonkeyPatch) -> None:
+    graph = shortcut(8, 32).build("alu6.out")
+    early = judge.simulate(compile_graph(graph, VIRTEX6), 1).cycles
+    monkeypatch.setattr(fences, "_overtakes", lambda *_: False)
+    assert early < judge.simulate(compile_graph(graph, VIRTEX6), 1).cycles - 100
+
+
+@pytest.mark.rtl
+@pytest.mark.parametrize("seed", [None, 3])
+def test_the_grid_reads_them_so_as_well(seed: int | None) -> None:
+    net = shortcut(5)
+    program = compile_graph(net.build(net.nodes[-1].output), TINY)
+    assert "before the writes of the turn before" in program.schedule
+    words = net.words(2)
+    found = rtl.run(program, words, seed=seed)
+    assert found.stats["cycles"] == judge.simulate(program, 2, seed=seed).cycles
+    want = evaluate(program.graph, words)["alu6.out"]
+    np.testing.assert_array_equal(found.outputs["alu6.out"], want)
 
 
 def test_an_early_fence_is_needed_and_its_packets_hold_what_is_read() -> None:

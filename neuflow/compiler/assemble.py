@@ -76,15 +76,15 @@ def _turns(
 
     Rows go first where they need not wait, but for the first turn: nothing hides its start, and rows,
     which have the bus before all others, would hold its weights back. Early rows that wait for some
-    writes come last before the fence. ROUTE words go behind the reads: they may have to wait for the
-    turn before.
+    writes come last before the fence, or before the turn before writes, with their weights. ROUTE words
+    go behind the reads: they may have to wait for the turn before.
     Weights so load while earlier passes compute; some go before the fence of an earlier turn.
     """
     shared = configurer.weights.packets
     sent = 0  # packets of weights
     for number, (turn, ahead) in enumerate(zip(turns, weights_sent(turns, shared, grid), strict=True)):
         packets = _packets(turn, configurer)
-        order = [Stage.ROWS, Stage.SETUP, Stage.OPERANDS, Stage.ROUTES, Stage.WRITES]
+        order = [Stage.ROWS, Stage.SETUP, Stage.OPERANDS]
         before: list[Stage] = []
         if turn.fence:
             before = [Stage.SETUP] if turn.early_fence else [Stage.EARLY, Stage.SETUP]
@@ -97,11 +97,16 @@ def _turns(
             for first, *_ in shared[sent:ahead]:
                 yield from _weights(turns[first], configurer)
             sent = max(sent, ahead)
-            if turn.early_fence:
-                yield _fence(turn, turn.early_fence, left=1)
-                yield from _grouped(_of(packets, [Stage.EARLY]), turn)
+            if turn.early_fence and not turn.overtakes:
+                yield from _early(turn, configurer)
             yield _fence(turn, turn.fence)
         yield from _grouped(_of(packets, [s for s in order if s not in before]), turn)
+        for following in (one for one in turns[number + 1 : number + 2] if one.overtakes):
+            if sent < len(shared) and shared[sent][0] == number + 1:
+                yield from _weights(following, configurer)
+                sent += 1
+            yield from _early(following, configurer)
+        yield from _grouped(_of(packets, [Stage.ROUTES, Stage.WRITES]), turn)
 
 
 def _of(packets: list[Packet], stages: list[Stage]) -> list[Packet]:
@@ -110,6 +115,12 @@ def _of(packets: list[Packet], stages: list[Stage]) -> list[Packet]:
 
 def _weights(turn: Turn, configurer: Configurer) -> Iterator[Instruction]:
     yield from _grouped(_of(_packets(turn, configurer), [Stage.WEIGHTS]), turn)
+
+
+def _early(turn: Turn, configurer: Configurer) -> Iterator[Instruction]:
+    """Emit the fence of early rows that wait for some writes, and their reads."""
+    yield _fence(turn, turn.early_fence, left=1)
+    yield from _grouped(_of(_packets(turn, configurer), [Stage.EARLY]), turn)
 
 
 def _packets(turn: Turn, configurer: Configurer) -> list[Packet]:

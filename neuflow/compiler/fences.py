@@ -3,7 +3,8 @@
 A fence costs a layer's start: the last writes of the layer before must be done, then its first rows
 are read. So rows that nobody writes any more go before it. Of rows that are being written, the first
 may go before it too: the last writer puts them into a WRITE packet of their own, and a fence that
-leaves out the packet behind that one is all they wait for.
+leaves out the packet behind that one is all they wait for. Where another turn lies between, such as
+the short cut of a residual block, they are read before that one writes.
 """
 
 from __future__ import annotations
@@ -99,6 +100,7 @@ def with_fences(
     fenced = list(turns)
     pending: dict[_Use, list[int]] = {}  # turns by what they use: the passes of a layer do alike
     last: dict[int, int] = {}  # turn that has the last write of a column
+    before: dict[int, int] = {}  # the same, without the turn before
     for number, turn in enumerate(turns):
         use = _use(memory, turn, places)
         fence = 0
@@ -112,12 +114,25 @@ def with_fences(
                 if any(words.meet(use.source) for words in earlier.writes)
                 for n in numbers
             ]
-            turn = _Early(memory, fenced, last, grid).rows(turn, writers)
+            overtakes = _overtakes(fenced[number - 1], writers, number, grid)
+            early = _Early(memory, fenced, before if overtakes else last, grid, overtakes)
+            turn = early.rows(turn, writers)
         fenced[number] = replace(turn, fence=fence)
         pending = {e: n for e, n in pending.items() if e.columns & ~fence}
         pending.setdefault(use, []).append(number)
+        before = dict(last)
         last |= {piece.column: number for piece in turn.pieces}
     return fenced
+
+
+def _overtakes(earlier: Turn, writers: Sequence[int], number: int, grid: GridConfig) -> bool:
+    """Whether early rows of turn ``number`` may be read before ``earlier``, the turn before it, writes.
+
+    That is none of their writers. Its rows must find room while it cannot write yet: their READ packets
+    are in front of these in the queue of the port. So they may not be a ring.
+    """
+    whole = all(place is not None and place.plan.ring_words == 0 for place in earlier.rows)
+    return bool(writers) and number - 1 not in writers and whole and grid.config_queue > 1
 
 
 class _Written(NamedTuple):
@@ -170,13 +185,14 @@ class _Early:
     """Finds the rows that a turn may read before its fence; gives writers their first packets.
 
     ``turns`` are those of the schedule, whose writers it changes; ``last``: turn that writes last in
-    a column.
+    a column, in front of the early rows. ``overtakes``: see ``Turn``.
     """
 
     memory: Memory
     turns: list[Turn]
     last: Mapping[int, int]
     grid: GridConfig
+    overtakes: bool
 
     def rows(self, turn: Turn, writers: list[int]) -> Turn:
         """Return the turn with its early rows and their fence. ``writers``: turns not yet fenced."""
@@ -211,7 +227,9 @@ class _Early:
             assert mine is not None
             rows[i] = replace(mine, early=records)
         fence = sum({1 << w.column for w in waits})
-        return replace(turn, rows=tuple(rows), early_fence=turn.early_fence | fence)
+        fence |= turn.early_fence
+        overtakes = self.overtakes and fence > 0
+        return replace(turn, rows=tuple(rows), early_fence=fence, overtakes=overtakes)
 
     @staticmethod
     def _records(shape: ConvShape, end: int) -> int:

@@ -39,8 +39,9 @@ class Turn:
 
     ``fence``: columns whose writes must be done before this pass reads or writes, one bit each.
     ``early_fence``: those whose writes, but for the last WRITE packet of each, must be done before
-    its early rows are read. ``first_write[i]``: rows of the output of piece i that have a WRITE packet
-    of their own, as others read them early; 0: it has one packet.
+    its early rows are read; ``overtakes``: before the turn before sends its WRITE packets, so that those
+    of its writers are the last ones. ``first_write[i]``: rows of the output of piece i that have a WRITE
+    packet of their own, as others read them early; 0: it has one packet.
     """
 
     chain: Chain
@@ -51,6 +52,7 @@ class Turn:
     weights_bound: bool = False
     fence: int = 0
     early_fence: int = 0
+    overtakes: bool = False
     first_write: tuple[int, ...] = ()
 
     @property
@@ -92,6 +94,7 @@ class Turn:
                 when = ", loaded ahead" if rows.ahead else ""
                 when = ", from the pass before" if rows.resident else when
                 early = f", {rows.early} of {rows.plan.rows} records before the fence"
+                early += ", and before the writes of the turn before" if self.overtakes else ""
                 when += early if rows.early and self.fence else ""
                 lines.append(f"    rows at {rows.base}, {rows.plan.size} words, {kind}{when}")
         return "\n".join(lines)
