@@ -39,18 +39,14 @@ class RowPlan:
 
 
 @lru_cache(maxsize=65536)
-def least_ring(
-    groups: int, pixels: int, pitch: int, stride: int, need: int, release: int, rows: int
-) -> int:
-    """Records a ring must hold so that no group waits for ever.
+def least_ring(shape: ConvShape, grid: GridConfig) -> int:
+    """Return the records that a ring for a pass must hold at least, so that no group waits for ever.
 
     Group g starts when its needed rows are there; before that only group g - 1 has released.
     """
-    first = np.arange(groups, dtype=np.int64) * pixels
-    needed = np.clip((first + pixels - 1) // pitch * stride + need, 0, rows)
-    released = np.clip(first // pitch * stride + release, 0, rows)
-    before = np.concatenate(([0], released[:-1]))
-    return int(max(1, (needed - before).max()))
+    groups = np.arange(shape.groups(grid))
+    before = np.concatenate(([0], shape.released(groups[:-1], grid)))
+    return int(max(1, (shape.needed(groups, grid) - before).max()))
 
 
 def row_plan(shape: ConvShape, grid: GridConfig, room: int) -> RowPlan | None:
@@ -77,10 +73,7 @@ def row_plan(shape: ConvShape, grid: GridConfig, room: int) -> RowPlan | None:
     # Longest ring that fits; a ring of n rows a phase keeps any n * stride successive records.
     longest = room // (shape.channels * phases) // grid.row_banks * grid.row_banks
     ring_rows = min(longest // pitch * s, round_up(rows, s))
-    least = least_ring(
-        shape.groups(grid), grid.pixels, shape.pitch, s, shape.need, shape.release, rows
-    )
-    if ring_rows < least:
+    if ring_rows < least_ring(shape, grid):
         return None
     ring = round_up(ring_rows // s * pitch, grid.row_banks)
     return RowPlan(

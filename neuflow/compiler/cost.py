@@ -6,6 +6,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 
+import numpy as np
+
 from neuflow.blocks.convolver_model import addition
 from neuflow.blocks.window_model import ROW_OVERHEAD, chunks, slots
 from neuflow.compiler.buffers import RowPlan, packet_words, partial_words
@@ -119,7 +121,7 @@ def _start(chain: Chain, first: Pass, grid: GridConfig) -> float:
 
 def first_records(shape: ConvShape, grid: GridConfig) -> int:
     """Return the records that the first group of a pass needs."""
-    return min((grid.pixels - 1) // shape.pitch * shape.stride + shape.need, shape.height)
+    return int(shape.needed(np.zeros(1, np.int64), grid)[0])
 
 
 def fits_whole(chain: Chain, one: Pass, grid: GridConfig) -> bool:
@@ -183,8 +185,7 @@ def work(chain: Chain, one: Pass, piece: Piece, grid: GridConfig, kept: bool) ->
     load = exposed / grid.bus_words_per_cycle
     if not kept and 2 * plan.size > grid.row_words:
         # Rows cannot come ahead: the array waits for those of its first group.
-        first = (grid.pixels - 1) // shape.pitch * shape.stride + shape.need
-        words = min(first, plan.rows) * plan.channels * plan.width
+        words = first_records(shape, grid) * plan.channels * plan.width
         load += words / speed(chain, chain.source, grid)
     array = max(blocks * max(shape.steps(grid), drain), store, window)
     memory, near = _bus(chain, grid, entering * len(boxes), written, others)

@@ -274,8 +274,7 @@ class _Early:
         groups = np.arange(shape.groups(grid))
         # What is left of the turn from a group on, and the record that the group waits for.
         left = works.array * (1 - groups / len(groups))
-        needed = ((groups + 1) * grid.pixels - 1) // shape.pitch * shape.stride + shape.need
-        needed = np.minimum(needed, plan.rows)
+        needed = shape.needed(groups, grid)
         record = plan.channels * plan.width * readings / cost.speed(chain, chain.source, grid)
         record = max(record, plan.channels * cost.store_cycles(plan, grid))
 

@@ -52,18 +52,9 @@ def plan_rows(chain: Chain, shape: ConvShape, grid: GridConfig) -> RowPlan | Non
             return given
     half = row_plan(shape, grid, grid.row_words // 2)
     if half is not None:
-        least = smallest_ring(shape, grid)
-        if half.ring_rows >= min(least + shape.stride, shape.height):
+        if half.ring_rows >= min(least_ring(shape, grid) + shape.stride, shape.height):
             return half
     return row_plan(shape, grid, grid.row_words) or half
-
-
-def smallest_ring(shape: ConvShape, grid: GridConfig) -> int:
-    """Return the records that a ring for a pass must hold at least."""
-    return least_ring(
-        shape.groups(grid), grid.pixels, shape.pitch, shape.stride, shape.need, shape.release,
-        shape.height,
-    )  # fmt: skip
 
 
 def check_piece(chain: Chain, piece: Piece, grid: GridConfig) -> None:

@@ -189,6 +189,16 @@ class ConvShape:
         """
         return min(self.tap_y, self.need - self.stride, 0)
 
+    def needed(self, groups: NDArray[np.int64], grid: GridConfig) -> NDArray[np.int64]:
+        """Return the records that must be stored before each of ``groups`` starts: see CONV_ARRAY."""
+        last = groups * grid.pixels + grid.pixels - 1
+        return np.clip(last // self.pitch * self.stride + self.need, 0, self.height)
+
+    def released(self, groups: NDArray[np.int64], grid: GridConfig) -> NDArray[np.int64]:
+        """Return the records, from the first on, that are free when each of ``groups`` is through."""
+        first = groups * grid.pixels
+        return np.clip(first // self.pitch * self.stride + self.release, 0, self.height)
+
 
 def conv_shape(chain: Chain, piece: Piece) -> ConvShape:
     """Return the numbers of a piece's convolver pass."""

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import NamedTuple
 
-from neuflow.compiler.fit import plan_rows, smallest_ring
+from neuflow.compiler.buffers import least_ring
+from neuflow.compiler.fit import plan_rows
 from neuflow.compiler.geometry import conv_shape, round_up
 from neuflow.compiler.mapping import Chain, Part, Pass, Piece, Region, Span
 from neuflow.grid import GridConfig
@@ -69,7 +70,7 @@ def ramp_passes(
         room = grid.row_words
         if not boxes.shared:
             shape = conv_shape(chain, pieces[0])
-            rows = smallest_ring(shape, grid) + shape.stride
+            rows = least_ring(shape, grid) + shape.stride
             ring = round_up(rows * shape.row_pitch(grid), grid.row_banks)
             room = min(free, shape.channels * shape.stride * ring)
         pieces = tuple(replace(piece, room=room) for piece in pieces)
