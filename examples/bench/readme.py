@@ -63,11 +63,14 @@ def speeds(record: Record) -> str:
     )
 
 
+def pair_ratio(row: dict[str, Any]) -> float:
+    """Return how many times the cycles a second of one run two at a time give together."""
+    return sum(row["seconds_alone"] / seconds for seconds in row["seconds"])
+
+
 def _second_core(record: Record) -> str:
     """Return what two runs of the Verilog at a time bring; empty: not measured."""
-    ratios = [
-        sum(row["seconds_alone"] / seconds for seconds in row["seconds"]) for row in record["pairs"]
-    ]
+    ratios = [pair_ratio(row) for row in record["pairs"]]
     if not ratios:
         return ""
     return (

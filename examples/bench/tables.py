@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from examples.bench.readme import row_gops
+from examples.bench.readme import pair_ratio, row_gops
 from examples.bench.works import GROWTH, GROWTH_GRIDS, SILICON, SILICON_PUBLISHED, WORKS
 
 Row = dict[str, Any]
@@ -81,11 +81,9 @@ def _pairs(rows: list[Row]) -> str:
 
 
 def _pair_cells(row: Row) -> list[str]:
-    alone = row["cycles"] / row["seconds_alone"] / 1000
-    together = sum(row["cycles"] / seconds for seconds in row["seconds"]) / 1000
+    alone, ratio = row["cycles"] / row["seconds_alone"] / 1000, pair_ratio(row)
     return [
-        row["title"], _number(alone, ",.0f"), _number(together, ",.0f"),
-        _number(together / alone, ".2f"),
+        row["title"], _number(alone, ",.0f"), _number(alone * ratio, ",.0f"), _number(ratio, ".2f"),
     ]  # fmt: skip
 
 
