@@ -69,8 +69,8 @@ def test_first_rows_are_read_while_the_last_writer_works() -> None:
     first, second = writer.writes(0)
     assert (first.lo, second.hi) == (0, 8) and first.hi == second.lo == place.early
     names = names_of(check(net, ROOMY), "conv2")
-    early = names.index("early fence")
-    assert names[early:][:4] == ["early fence", "READ_ROWS", "fence", "READ_ROWS"]
+    early = names.index("fence of early rows")
+    assert names[early:][:4] == ["fence of early rows", "READ_ROWS", "fence", "READ_ROWS"]
 
 
 def test_a_map_of_one_row_is_read_behind_the_fence() -> None:
@@ -177,7 +177,7 @@ def test_rows_of_the_turn_before_the_last_are_read_before_the_last_one_writes() 
     assert [len(writer.writes(i)) for i in range(2)] == [2, 2]
     program = check(net, ROOMY)
     names = [name for _, name in program.origins]
-    early = names.index(f"{reader.label}/early fence")
+    early = names.index(f"{reader.label}/fence of early rows")
     reads = names.index(f"{between.label}/column0/READ_ROWS")
     writes = [n for n, name in enumerate(names) if name.startswith(between.label) and "WRITE" in name]
     weights = names.index(f"{reader.label}/column0/READ_WEIGHTS")  # they load meanwhile
@@ -216,7 +216,7 @@ def test_rows_read_before_a_short_layer_writes_gain_cycles(monkeypatch: pytest.M
 def test_the_grid_reads_them_so_as_well(seed: int | None) -> None:
     net = shortcut(5)
     program = compile_graph(net.build(net.nodes[-1].output), TINY)
-    assert "before the writes of the turn before" in program.schedule
+    assert "before the turn before writes" in program.schedule
     words = net.words(2)
     found = rtl.run(program, words, seed=seed)
     assert found.stats["cycles"] == judge.simulate(program, 2, seed=seed).cycles
@@ -227,7 +227,7 @@ def test_the_grid_reads_them_so_as_well(seed: int | None) -> None:
 def test_an_early_fence_is_needed_and_its_packets_hold_what_is_read() -> None:
     net = two_layers()
     program, words = check(net, ROOMY), net.words(1)
-    (at,) = words_at(program, "conv2/pass0/early fence")
+    (at,) = words_at(program, "conv2/pass0/fence of early rows")
     head = {field.name: 0 for field in INSTRUCTION.fields} | {"opcode": Opcode.FENCE}
     with pytest.raises(DeviceFault, match="hazard|never written"):
         device.run(changed(program, at, INSTRUCTION.pack(**head)), words)

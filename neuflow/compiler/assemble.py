@@ -168,7 +168,7 @@ def _instruction(opcode: Opcode, **fields: int) -> int:
 def _fence(turn: Turn, columns: int, left: int = 0) -> Instruction:
     """Wait for the writes of columns; ``left``: for all but the last WRITE packet of each."""
     word = _instruction(Opcode.FENCE, columns=columns, left=left)
-    return Instruction((word,), f"{turn.label}/{'early fence' if left else 'fence'}")
+    return Instruction((word,), f"{turn.label}/{'fence of early rows' if left else 'fence'}")
 
 
 def _end(schedule: Schedule) -> Instruction:

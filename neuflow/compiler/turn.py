@@ -85,6 +85,10 @@ class Turn:
 
     def __str__(self) -> str:
         lines = [self.label + (f"  after fence of columns {self.fence:b}b" if self.fence else "")]
+        if self.early_fence:
+            columns = f"all WRITE packets but the last of columns {self.early_fence:b}b"
+            before = ", before the turn before writes" if self.overtakes else ""
+            lines.append(f"  early rows after {columns}{before}")
         for i, (piece, rows) in enumerate(zip(self.pieces, self.rows, strict=True)):
             lines.append(f"  {piece}")
             if len(writes := self.writes(i)) > 1:
@@ -94,7 +98,6 @@ class Turn:
                 when = ", loaded ahead" if rows.ahead else ""
                 when = ", from the pass before" if rows.resident else when
                 early = f", {rows.early} of {rows.plan.rows} records before the fence"
-                early += ", and before the writes of the turn before" if self.overtakes else ""
                 when += early if rows.early and self.fence else ""
                 lines.append(f"    rows at {rows.base}, {rows.plan.size} words, {kind}{when}")
         return "\n".join(lines)
