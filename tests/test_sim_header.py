@@ -1,4 +1,4 @@
-"""Arithmetic of ``sim/neuflow_sim.h`` gives what Verilator's own functions of the same names give."""
+"""Headers of the simulator: arithmetic as Verilator's own, memories a cache line apart."""
 
 from __future__ import annotations
 
@@ -74,17 +74,46 @@ int main() {
 """
 
 
+# Memories of 4 KB and of 8 KB are special cases; an array between them, and one of bits, are not.
+MEMORIES = r"""
+#include <cstdio>
+#include "verilated.h"
+
+struct Tile {
+    VlUnpacked<SData, 2048> first, second;
+    VlUnpacked<VlWide<4>, 512> wide;
+    VlUnpacked<SData, 2047> odd;
+};
+
+int main() {
+    static Tile tile;
+    const auto apart = reinterpret_cast<char *>(&tile.second[0]) - reinterpret_cast<char *>(&tile.first[0]);
+    if (apart != 4096 + 64) std::printf("%td bytes apart\n", apart);
+    if (sizeof tile.wide != 8192 + 64 || sizeof tile.odd != 4094) std::puts("wrong sizes");
+    for (int at = 0; at < 2048; ++at) tile.first[at] = at, tile.second[at] = 2 * at;
+    const Tile &same = tile;
+    for (int at = 0; at < 2048; ++at)
+        if (same.first[at] != at || same.second[at] != 2 * at) std::printf("wrong word %d\n", at);
+}
+"""
+
+
+def compiled(program: str, place, *flags: str) -> str:
+    """Return what a C++ program prints, compiled with Verilator's headers."""
+    (place / "program.cpp").write_text(program)
+    include = build.verilator_root() / "include"
+    command = [build.tools()["C++ compiler"], "-std=gnu++20", "-O1", f"-I{place}", f"-I{include}",
+               f"-I{include / 'vltstd'}", *flags, "program.cpp", "-o", "program"]  # fmt: skip
+    subprocess.run(command, cwd=place, check=True)
+    done = subprocess.run([place / "program"], capture_output=True, text=True, check=False)
+    assert bool(done.returncode) <= bool(done.stdout)
+    return done.stdout
+
+
 def run(header: str, place) -> str:
     """Return what the comparison prints with such a header: "" where all is the same."""
     (place / "neuflow_sim.h").write_text(header)
-    (place / "same.cpp").write_text(PROGRAM)
-    include = build.verilator_root() / "include"
-    command = [build.tools()["C++ compiler"], "-std=gnu++20", "-O1", f"-I{place}", f"-I{include}",
-               f"-I{include / 'vltstd'}", "same.cpp", "-o", "same"]  # fmt: skip
-    subprocess.run(command, cwd=place, check=True)
-    done = subprocess.run([place / "same"], capture_output=True, text=True, check=False)
-    assert bool(done.returncode) == bool(done.stdout)
-    return done.stdout
+    return compiled(PROGRAM, place)
 
 
 @pytest.fixture(autouse=True)
@@ -112,3 +141,10 @@ def test_what_is_broken_is_found(right, wrong, found, tmp_path):
     broken = header.replace(right, wrong)
     assert broken != header
     assert found in run(broken, tmp_path)
+
+
+def test_memories_are_a_cache_line_apart(tmp_path):
+    (tmp_path / "neuflow_memory.h").write_text(files.read_text("sim/neuflow_memory.h"))
+    flags = ['-DVL_VERILATED_INCLUDE="neuflow_memory.h"']
+    assert compiled(MEMORIES, tmp_path, *flags) == ""
+    assert "4096 bytes apart" in compiled(MEMORIES, tmp_path)  # as the runtime has them

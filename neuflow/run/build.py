@@ -37,6 +37,7 @@ VERILATOR_FLAGS = (
     # These give like parts unlike names and ports, which then share no code: see neuflow_sim.vlt.
     "-fno-dfg-scoped", "-fno-gate",
     "--compiler-include", "neuflow_sim.h",
+    "-CFLAGS", r'-DVL_VERILATED_INCLUDE=\"neuflow_memory.h\"',
 )  # fmt: skip
 GATE_FLAGS = ("-DNEUFLOW_CLOCK_GATES",)
 """Parts that sleep are left out: twice as fast, and the same in all that can be seen."""
@@ -62,7 +63,7 @@ WAVES_CXX_FLAGS = (f"OPT_GLOBAL=-O2 {_CPU}",)
 MAKE_VARIABLES = (
     "CFG_CXXFLAGS_PCH_I=-include",
     "CFG_LDLIBS_THREADS=-pthread",
-    "CFG_CXXFLAGS_STD_NEWEST=-std=gnu++20",
+    "CFG_CXXFLAGS_STD=-std=gnu++20",
 )
 SIMULATOR = "neuflow_sim"
 
@@ -197,7 +198,7 @@ VERILOG_SOURCES = (
 
 _RTL = (*(f"{name}.v" for name in sorted(HANDWRITTEN_OUTPUTS)), "neuflow_top.v", "lint.vlt")
 _HARNESS = ("neuflow_sim.vlt", "neuflow_sim.v", "harness.cpp")
-_HEADER = "neuflow_sim.h"
+_HEADERS = ("neuflow_memory.h", "neuflow_sim.h")
 
 
 def _python_files(directory: Path) -> list[str]:
@@ -263,7 +264,7 @@ def simulator_key(
 ) -> str:
     """Return the key of a simulator: content of Verilog and harness, flags, tools and CPU."""
     parts = [*(text for item in sorted(sources.items()) for text in item)]
-    parts += [files.read_text(f"sim/{name}") for name in (*_HARNESS, _HEADER)]
+    parts += [files.read_text(f"sim/{name}") for name in (*_HARNESS, *_HEADERS)]
     parts += [*VERILATOR_FLAGS, *variant_flags(trace, gated)]
     parts += [*cxx_flags(trace), *MAKE_VARIABLES]
     parts += [compiler, importlib.metadata.version("verilator"), cpu_model()]
@@ -347,7 +348,7 @@ def _build(
     work.mkdir()
     for name, text in sources.items():
         (work / name).write_text(text, encoding="utf-8")
-    for name in (*_HARNESS, _HEADER):
+    for name in (*_HARNESS, *_HEADERS):
         (work / name).write_text(files.read_text(f"sim/{name}"), encoding="utf-8")
     modules = [name for name in sorted(sources) if name.endswith(".v")]
     values = json.loads(sources["grid.json"])
