@@ -28,6 +28,7 @@ from examples.bench.works import (
     SILICON_WORKS,
     WORKS,
 )
+from neuflow.run import build
 
 ARRAY_SIDE = 20
 """SCALE-Sim's array, 400 MACs as ``virtex6`` has."""
@@ -97,6 +98,12 @@ def pair(alone: Row) -> Row:
     }  # fmt: skip
 
 
+def compiler() -> str:
+    """Return the name and version of the C++ compiler that the Verilog is compiled by."""
+    path = build.tools(fastest=True)["C++ compiler"]
+    return build.compiler_version(path).partition("\n")[0]
+
+
 def _check_agreement(name: str, rows: list[Row]) -> None:
     """Raise RuntimeError where judges gave a work different cycles."""
     cycles = {row["cycles"] for row in rows if row["work"] == name}
@@ -136,8 +143,8 @@ def main() -> int:
     if not chosen.no_growth:
         grown = [measure(name, grid, "times") for name in GROWTH for grid in GROWTH_GRIDS]
     record = {
-        "machine": platform.processor() or platform.machine(), "rows": rows, "pairs": pairs,
-        "silicon": other, "growth": grown,
+        "machine": platform.processor() or platform.machine(), "compiler": compiler(),
+        "rows": rows, "pairs": pairs, "silicon": other, "growth": grown,
     }  # fmt: skip
     text = tables.document(record)
     (chosen.o / "bench.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")

@@ -32,9 +32,12 @@ def document(record: Row) -> str:
 
     ``record``: what ``docs/bench.json`` holds.
     """
+    judges = "How fast the judges run"
+    if "compiler" in record:
+        judges += f" (Verilog compiled by {record['compiler']})"
     sections = [
         ("All judges, side by side", _works, record["rows"]),
-        ("How fast the judges run", _speeds, record["rows"]),
+        (judges, _speeds, record["rows"]),
         ("A second core: two runs of the Verilog at a time", _pairs, record["pairs"]),
         (f"The same works on `{SILICON}`", silicon, record["silicon"]),
         ("Cycles and efficiency over the number of MACs", _growth, record["growth"]),
