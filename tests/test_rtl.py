@@ -163,6 +163,23 @@ def test_a_missing_compiler_is_named_in_one_line(monkeypatch):
     assert "\n" not in str(caught.value)
 
 
+def test_the_faster_compiler_is_taken_where_it_has_a_library(monkeypatch, tmp_path):
+    for name in ("clang++", "g++", "make"):
+        (tmp_path / name).write_text("#!/bin/sh\nexit ${NAME:-0}\n")
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/bin:/usr/bin")
+    monkeypatch.delenv("CXX", raising=False)
+
+    def chosen(fastest):
+        build._includes.cache_clear()
+        return Path(build.tools(fastest)["C++ compiler"]).name
+
+    assert (chosen(False), chosen(True)) == ("g++", "clang++")
+    monkeypatch.setenv("NAME", "1")  # no header is found
+    assert (chosen(False), chosen(True)) == ("g++", "g++")
+    build._includes.cache_clear()
+
+
 def test_a_compiler_with_options_is_not_called_missing(monkeypatch):
     monkeypatch.setenv("CXX", "ccache g++")
     with pytest.raises(ToolError, match=r"CXX is 'ccache g\+\+', which is no program here; set it to"):
