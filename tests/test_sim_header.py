@@ -87,8 +87,8 @@ struct Tile {
 
 int main() {
     static Tile tile;
-    const auto apart = reinterpret_cast<char *>(&tile.second[0]) - reinterpret_cast<char *>(&tile.first[0]);
-    if (apart != 4096 + 64) std::printf("%td bytes apart\n", apart);
+    const auto apart = (&tile.second[0] - &tile.first[0]) * sizeof(SData);
+    if (apart != 4096 + 64) std::printf("%zu bytes apart\n", apart);
     if (sizeof tile.wide != 8192 + 64 || sizeof tile.odd != 4094) std::puts("wrong sizes");
     for (int at = 0; at < 2048; ++at) tile.first[at] = at, tile.second[at] = 2 * at;
     const Tile &same = tile;
