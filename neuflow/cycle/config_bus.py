@@ -227,9 +227,10 @@ def receivers_edge(bus, wires):
         unit = lowest(units)
         units &= units - 1
         receiver = wires.receivers[unit]
-        # One branch for all: flags are 0 or 1.
-        comes, goes = receiver.mine & ~receiver.full, receiver.valid & receiver.ready
-        if comes | goes | receiver.full & ~receiver.valid:
+        moves = receiver.valid & receiver.ready  # flags are 0 or 1
+        if wires.awake & RECEIVERS:
+            moves |= receiver.mine & ~receiver.full | receiver.full & ~receiver.valid
+        if moves:
             receiver_edge(bus, receiver)
             wires.wakes |= PART_OF[unit] | RECEIVERS
             bus.wakes = 1
