@@ -74,7 +74,7 @@ int main() {
 """
 
 
-# Memories of 4 KB and of 8 KB are special cases; an array between them, and one of bits, are not.
+# Memories of 4 KB and of 8 KB are special cases; one of 4,094 bytes is not.
 MEMORIES = r"""
 #include <cstdio>
 #include "verilated.h"
