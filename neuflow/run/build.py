@@ -309,8 +309,9 @@ def waves_format() -> str:
     return "fst" if _includes(compiler, "lz4.h", "zlib.h") else "vcd"
 
 
+@functools.cache
 def compiler_version(path: str) -> str:
-    """Return what the compiler says of itself."""
+    """Return what the compiler says of itself; asked once, as clang++ takes long to say it."""
     return subprocess.run(
         [path, "--version"], capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL
     ).stdout
