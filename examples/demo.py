@@ -35,7 +35,7 @@ from neuflow.report.drawing import save
 from neuflow.report.floorplan import floorplan_figure
 from neuflow.report.predictions import digits_figure
 from neuflow.report.timeline import timeline_figure
-from neuflow.run import build, rtl, stats
+from neuflow.run import build, compilers, rtl, stats
 
 HERE = Path(__file__).resolve().parent
 OUT = HERE.parent / "build" / "demo"
@@ -248,7 +248,7 @@ class Demo:
         """Show everything; return the exit code."""
         program, data = self.golden()
         try:
-            build.tools()
+            compilers.tools()
         except ToolError as error:
             self.say(f"\nGolden only, the RTL needs a compiler: {error}", soft_wrap=True)
             return 0

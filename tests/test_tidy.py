@@ -19,7 +19,7 @@ from neuflow import tidy, verilog
 from neuflow.errors import ToolError
 from neuflow.expressions import Expressions
 from neuflow.netlist import Chunk, from_bits, parse, simplify, to_bits
-from neuflow.run import build
+from neuflow.run import build, compilers
 
 CYCLES = 60
 PORTS = {"a": 5, "b": 9, "c": 1, "d": 16}
@@ -136,20 +136,20 @@ def run_verilator(place: Path, sources: list[str]) -> str:
         "-Wno-fatal", "-Wno-lint", "--Mdir", "obj", "-o", "bench", "bench.v", *sources,
     ]  # fmt: skip
     subprocess.run(command, env={**os.environ, "VERILATOR_ROOT": str(root)}, **run)
-    found = build.tools()
+    found = compilers.tools()
     compiler = found["C++ compiler"]
     cxx = [f"CXX={compiler}", f"LINK={compiler}"]
     fast = ["OPT_FAST=-O0", "OPT_SLOW=-O0", "OPT_GLOBAL=-O0"]
     coroutines = ["CFG_CXXFLAGS_COROUTINES=-fcoroutines", f"PYTHON3={sys.executable}"]
     make = [found["make"], "-C", "obj", "-f", "Vbench.mk", *cxx, *fast, *coroutines]
-    subprocess.run([*make, *build.make_variables(build.compiler_version(compiler))], **run)
+    subprocess.run([*make, *compilers.make_variables(compilers.compiler_version(compiler))], **run)
     return subprocess.run([str(place / "obj" / "bench")], **run).stdout
 
 
 def need_compiler() -> None:
     """Skip where Verilator cannot build."""
     try:
-        build.tools()
+        compilers.tools()
     except ToolError as error:
         pytest.skip(str(error))
 

@@ -28,7 +28,7 @@ from examples.bench.works import (
     SILICON_WORKS,
     WORKS,
 )
-from neuflow.run import build
+from neuflow.run import compilers
 
 ARRAY_SIDE = 20
 """SCALE-Sim's array, 400 MACs as ``virtex6`` has."""
@@ -100,8 +100,8 @@ def pair(alone: Row) -> Row:
 
 def compiler() -> str:
     """Return the name and version of the C++ compiler that the Verilog is compiled by."""
-    path = build.tools(fastest=True)["C++ compiler"]
-    return build.compiler_version(path).partition("\n")[0]
+    path = compilers.tools(fastest=True)["C++ compiler"]
+    return compilers.compiler_version(path).partition("\n")[0]
 
 
 def _check_agreement(name: str, rows: list[Row]) -> None:

@@ -23,7 +23,7 @@ from neuflow.errors import HardwareError
 from neuflow.grid import MemoryConfig
 from neuflow.ir import Program, Words
 from neuflow.layout import ACTIVITY_BITS, SCRATCHPAD
-from neuflow.run import build, device, frames, golden, rtl
+from neuflow.run import build, compilers, device, frames, golden, rtl
 from neuflow.run.compare_locate import Locator, Operands, Spot
 from neuflow.run.compare_text import agreement, disagreement
 from neuflow.run.compare_times import Times, compare_times
@@ -332,7 +332,7 @@ def _finish(
 
 def _waves(setting: Setting, ran: Ran, cycle: int, target: Path) -> Path:
     """Run the Verilog once more, with waves of the cycles around ``cycle``."""
-    trace = build.waves_format()
+    trace = compilers.waves_format()
     path = target.parent / f"{target.name}.{trace}"
     first = max(1, cycle - BEFORE + ran.late)
     window = {"trace_from": first, "trace_to": first + CYCLES - 1}
