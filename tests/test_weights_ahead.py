@@ -184,6 +184,21 @@ def test_a_program_that_counts_on_more_room_than_there_is_is_refused() -> None:
         device.run(dataclasses.replace(program, device=code.tobytes()), words)
 
 
+def test_a_packet_for_several_columns_lets_those_of_their_own_ports_go_first() -> None:
+    """The port of column 0 has no place until the weights of columns 1 and 2 are there."""
+    net = Builder(5)
+    x = net.input(4, 21, 9)
+    a = net.conv(x, 2, (7, 7), pads=(3, 3, 3, 3))
+    b = net.conv(x, 2, (3, 3), pads=(1, 1, 1, 1))
+    y = net.conv(net.alu("add", b, a, shift_a=1, shift=1), 10, (1, 3), (2, 2), pads=(0, 1, 0, 0))
+    y = net.conv(net.conv(y, 2, (1, 3), (2, 2)), 4, (3, 1), (1, 2), pads=(1, 0, 0, 0))
+    net.dense(y, 12)
+    graph = graph_of(net)
+    program, words = compile_graph(graph, VIRTEX6), net.words(1)
+    got = device.run(program, words).outputs[graph.outputs[0]]
+    np.testing.assert_array_equal(got, evaluate(graph, words)[graph.outputs[0]])
+
+
 @pytest.mark.parametrize("early", [False, True])
 def test_a_packet_that_is_still_coming_keeps_its_place(
     early: bool, monkeypatch: pytest.MonkeyPatch

@@ -8,8 +8,8 @@ Two layers in the cache directory (``NEUFLOW_CACHE``, else the platform's own fo
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import functools
+import hashlib
 import importlib.metadata
 import importlib.util
 import json

@@ -213,21 +213,31 @@ class Device:
         return any(rings.source == column and not rings.has_room() for rings in self.rings)
 
     def _store_weights(self, unit: tuple[int, ...]) -> bool:
-        """Let the packet of weights that ``unit`` waits for go to the rings; return whether it could."""
+        """Let a packet of weights that ``unit`` waits for go to the rings; return whether one could."""
         kind, column = unit[:2]
         if kind not in (Kind.CONV_WEIGHTS, Kind.READ_WEIGHTS) or not self.queues[unit]:
             return False
         if kind == Kind.CONV_WEIGHTS:
             column = self.queues[unit][0].fields["source"]
+        return self._store_from(column, ())
+
+    def _store_from(self, column: int, waiting: tuple[int, ...]) -> bool:
+        """Let the next packet of a column's port go to the rings, or one that must go before it.
+
+        ``waiting``: ports whose packets wait for this one. Return whether one went.
+        """
         reads = self.queues.get((Kind.READ_WEIGHTS, column, 0))
-        if not reads:
+        if not reads or column in waiting:
             return False
         dest, words = reads[0].fields["dest"], words_named(reads[0].fields)
         listeners = [c for c in range(self.grid.columns) if dest >> c & 1]
         for c in listeners:
             queue = self.queues.get((Kind.CONV_WEIGHTS, c, 0))
-            if not queue or queue[0].fields["source"] != column:
+            if not queue:
                 return False
+            source = queue[0].fields["source"]
+            if source != column:
+                return self._store_from(source, (*waiting, column))
             if not self.rings[c].has_room(queue[0].fields["lead"], words):
                 return False
         for c in listeners:
