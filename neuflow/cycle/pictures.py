@@ -252,14 +252,15 @@ def _column(m, h, c):
     _rows(h, column, wires)
     _registers(h, column.weights, _WEIGHTS)
     ring, result = column.weights.weights, column.results[RESULT]
+    looks = wires.resumes < 0  # an array that runs ahead does not look at the ring
     if h.restores == 0:
-        classes = (ring.space > FAR) | (ring.unread > FAR) << 1 | (wires.resumes >= 0) << 2
+        classes = (ring.space > FAR) | (looks and ring.unread > FAR) << 1 | (not looks) << 2
         h.far |= classes << CLASSES * c
     _word(h, min(ring.space, FAR + 1))
-    _word(h, min(ring.unread, FAR + 1))
+    _word(h, min(ring.unread, FAR + 1) if looks else 0)
     _word(h, ring.passed != 0)
-    _word(h, wires.resumes >= 0)
-    if wires.resumes < 0:
+    _word(h, looks)
+    if looks:
         _array(h, column, wires.receivers[state.ARRAY])
     wires.wakes = _word(h, wires.wakes)
     wires.activity, wires.resting = _word(h, wires.activity), _word(h, wires.resting)
