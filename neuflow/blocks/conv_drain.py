@@ -116,6 +116,7 @@ class Drain(Component):
         self.rows_sent = Signal(SIZE)
         self.leaving = leaving = Signal()  # rows of the pass before are still in the packer
         self.unread = Signal()  # the last words of a row are asked for, and not read yet
+        self.unread_end = Signal()  # and the row is the pass's last
         self.reads = Signal()  # rows are being read
 
         # A configuration is known when all that is made of it beforehand is.
@@ -161,18 +162,24 @@ class Drain(Component):
     def _room(self, m):
         """Whether the rows of the array's last block have free slots; 3 cycles after it is told.
 
-        A row that was sent frees its slot when its last words are read: a stalled output holds them.
+        A row that was sent frees its slot when its last words are read: a stalled output holds them,
+        and perhaps until sums have come, so that a block which does without the slot must not wait.
         """
         c = self.config.payload
         height_less = Signal(SIZE)
         last_row = Signal(SIZE)
         limit = Signal(SIZE + 1)
+        tight = Signal()  # the block needs the slot that was freed last
         room = Signal()
+        m.d.comb += tight.eq(last_row + 1 == limit)
         m.d.sync += [
             height_less.eq(c.height - 1),
             last_row.eq(Mux(self.block.last_row < c.height, self.block.last_row, height_less)),
             limit.eq(self.rows_sent + c.slots),
-            room.eq(c.partial_out | ((last_row < limit) & ~self.unread)),
+            room.eq(
+                c.partial_out
+                | ((last_row < limit) & ~self.unread_end & ~(self.unread & tight))
+            ),
         ]
         return room
 

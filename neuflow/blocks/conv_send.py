@@ -23,7 +23,7 @@ def send_rows(m: Module, drain: Drain, packer: Packer):
     """Read complete rows back, map by map, ``maps`` words a cycle. Return: the last has left.
 
     Part of ``drain``'s module. Reads its ``known`` and ``rows_done``, drives its ``rows_sent``,
-    ``reads`` and ``unread`` and the reading side of its reorder buffer.
+    ``reads``, ``unread``, ``unread_end`` and the reading side of its reorder buffer.
     """
     grid, c = drain.grid, drain.config.payload
     begin = ~drain.known
@@ -110,5 +110,5 @@ def _read(m: Module, drain: Drain, packer: Packer, move, issue, count, map_ends,
     ]
     with m.If(move):
         m.d.sync += [after.eq(before) for before, after in pairwise(stages)]
-        m.d.sync += drain.unread.eq(issue & map_ends)
+        m.d.sync += [drain.unread.eq(issue & map_ends), drain.unread_end.eq(issue & all_ends)]
     return address

@@ -44,7 +44,8 @@ DRAIN = overlaid(
         ("marked", PLACE),
         *((n, INT) for n in ("complete", "rows_done")),
         # Rows that are sent.
-        *((n, INT) for n in ("rows_sent", "available", "rest", "map", "unread")),
+        *((n, INT) for n in ("rows_sent", "available", "rest", "map")),
+        *((n, INT) for n in ("unread", "unread_end")),
         ("reads", BEAT, (READS,)),
         ("sends", SLICE),
         ("packer", MERGER),
@@ -134,7 +135,8 @@ def _output_edge(d, o, maps):
 
 @part
 def _room_edge(d, c, array):
-    d.room = c.partial_out or (d.last_row < d.limit and not d.unread)
+    keeps = d.unread_end or (d.unread and d.last_row + 1 == d.limit)
+    d.room = c.partial_out or (d.last_row < d.limit and not keeps)
     d.limit = d.rows_sent + c.slots
     told = array.told.last_row
     d.last_row = told if told < c.height else d.height_less
@@ -224,7 +226,7 @@ def _rows_edge(d, c, maps, known):
     if sends.valid or end.valid:
         sends_edge(sends, end.valid, end.count, end.last, packs)
     if d.move:
-        d.unread = d.map_ends
+        d.unread, d.unread_end = d.map_ends, d.rows_end
         for k in range(READS - 1, 0, -1):
             to, beat = d.reads[k], d.reads[k - 1]
             to.valid, to.count, to.last = beat.valid, beat.count, beat.last
