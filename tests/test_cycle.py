@@ -316,6 +316,21 @@ def test_an_operand_behind_partial_sums_does_not_stop_them() -> None:
     assert_equal(compiled, net.words(1), None, None)
 
 
+@pytest.mark.rtl
+@pytest.mark.parametrize("shape", [(64, 24, 1), (100, 16, 2), (100, 24, 8)])
+def test_rows_that_wait_behind_the_sums_keep_their_own_slots_alone(shape) -> None:
+    """The last words of a row wait for the operand; blocks that do without its slot go on."""
+    net = Builder(5)
+    x = net.input(*shape)
+    maps = shape[2] if shape[2] == 8 else 4
+    y, z = net.conv(x, maps, (1, 1)), net.conv(x, maps, (3, 1), pads=(1, 0, 1, 0))
+    net.alu("add", y, z)
+    compiled = compile_graph(net.build(net.nodes[-1].output), TINY)
+    assert [layer.operator for layer in compiled.layers] == ["conv", "conv+alu"]
+    assert any(f["partial_in"] for kind, f in packets_of(compiled.device) if kind == Kind.CONV_DRAIN)
+    assert_equal(compiled, net.words(1), None, None)
+
+
 # --- parts ------------------------------------------------------------------------------------------
 
 

@@ -196,7 +196,7 @@ module \neuflow_convolver_tile.convolver  (
     .awake(|{awake_177, awake_174, awake_175, awake_176}), .clk(clk), .gated(config_clk),
       .rst(array_gated_rst));
   \neuflow_convolver_tile.convolver.drain  drain (
-    .awake_156(awake_173), .block(block), .config__payload(config__payload_60),
+    .awake_159(awake_173), .block(block), .config__payload(config__payload_60),
       .config__ready(config__ready_63), .config__valid(config__valid_64),
       .drain_gated_clk(drain_clk), .drain_gated_rst(array_gated_rst), .hand_over(hand_over),
       .held(held), .o__payload(o__payload_85), .o__ready(o__ready_87), .o__valid(o__valid_89),
@@ -218,7 +218,7 @@ module \neuflow_convolver_tile.convolver  (
       .i__ready(weights__ready), .i__valid(i__valid_77), .listening(weights_listening),
       .parameters(parameters), .parameters_beats(config__payload_60[135:134]),
       .parameters_take(parameters_take), .parameters_valid(parameters_valid),
-      .parameters_wanted(parameters_wanted), .port_2489_16(block[17:16]), .read(read_113),
+      .parameters_wanted(parameters_wanted), .port_2495_16(block[17:16]), .read(read_113),
       .ready(ready), .rewind(rewind), .value(value), .weights_gated_rst(array_gated_rst));
 endmodule
 
@@ -1133,7 +1133,7 @@ module \neuflow_convolver_tile.convolver.drain  (
   output wire step,
   output wire config__ready,
   output wire held,
-  output wire awake_156,
+  output wire awake_159,
   output wire [34:0] o__payload,
   output wire o__valid,
   input wire o__ready,
@@ -1146,136 +1146,138 @@ module \neuflow_convolver_tile.convolver.drain  (
   input wire config__valid,
   input wire drain_gated_rst
 );
-  reg added = 1'h0, all_started = 1'h0, available = 1'h0, leaving = 1'h0, map_ends_113 = 1'h0, room
-    = 1'h0, row_ends = 1'h0, row_ends_115 = 1'h0, running = 1'h0, s7_step = 1'h0, s8_step = 1'h0,
-    slot_ends = 1'h0, sums_end = 1'h0, three = 1'h0, two = 1'h0, unread = 1'h0, waiting = 1'h0,
-    wants = 1'h1, write_enable = 1'h0;
+  reg added = 1'h0, all_started = 1'h0, available = 1'h0, leaving = 1'h0, map_ends_116 = 1'h0, room
+    = 1'h0, row_ends = 1'h0, row_ends_118 = 1'h0, running = 1'h0, s7_step = 1'h0, s8_step = 1'h0,
+    slot_ends = 1'h0, sums_end = 1'h0, three = 1'h0, two = 1'h0, unread = 1'h0, unread_end = 1'h0,
+    waiting = 1'h0, wants = 1'h1, write_enable = 1'h0;
   reg [14:0] m0 = 15'h0, m1 = 15'h0;
   reg [15:0] complete = 16'h0, height_less = 16'h0, last_row = 16'h0, map_left = 16'h0, rest =
     16'h0, row_left = 16'h0, rows_done = 16'h0, rows_sent = 16'h0, slot_left = 16'h0, told = 16'h0,
-    zero = 16'h0, zero_98 = 16'h0;
+    zero = 16'h0, zero_101 = 16'h0;
   reg [16:0] limit = 17'h0;
   reg [17:0] running_block = 18'h0;
   reg [19:0] map_base = 20'h0, map_offset = 20'h0, read_address = 20'h0, slot_base = 20'h0,
     write_address = 20'h0;
   reg [1:0] sent = 2'h0;
-  reg [2:0] n20, known = 3'h0, left = 3'h0, result1 = 3'h0, s1 = 3'h0, s2 = 3'h0, s3 = 3'h0, s4 =
+  reg [2:0] n21, known = 3'h0, left = 3'h0, result1 = 3'h0, s1 = 3'h0, s2 = 3'h0, s3 = 3'h0, s4 =
     3'h0, s5 = 3'h0, s6 = 3'h0, words = 3'h0;
   reg [3:0] r1_beat = 4'h0, r2_beat = 4'h0, r3_beat = 4'h0;
-  reg [47:0] add0_0 = 48'h0, bias = 48'h0, bias_92 = 48'h0, partial0 = 48'h0, partial1 = 48'h0,
+  reg [47:0] add0_0 = 48'h0, bias = 48'h0, bias_95 = 48'h0, partial0 = 48'h0, partial1 = 48'h0,
     summed0 = 48'h0, summed1 = 48'h0;
   reg [4:0] settling = 5'h13;
-  reg [5:0] s = 6'h0, s_96 = 6'h0;
-  wire n32, n23, n18, n30, n8, n16, n14, n12, n11, n7, n2, n33, n31, n1, n6, n5, n4, n3, n29, n26,
-    n27, n13, n15, n17, n19, n22, n24, n25, n28, all_ends, awake, clear, en, ends, have, i__ready,
-    i__ready_124, i__ready_129, i__valid, i__valid_146, inside_2, issue, last_word, map_ends, move,
-    o__ready_148, o__valid_149, out__valid, plain, reads, result0_step, sign0, sign1, take;
-  wire [15:0] complete_175, out, out_101, out__payload_words_0, out__payload_words_1;
-  wire [16:0] n9;
+  reg [5:0] s = 6'h0, s_99 = 6'h0;
+  wire n33, n24, n19, n8, n17, n31, n15, n12, n13, n7, n2, n34, n32, n1, n5, n4, n3, n6, n30, n27,
+    n28, n14, n16, n18, n20, n23, n25, n26, n29, all_ends, awake, clear, en, ends, have, i__ready,
+    i__ready_127, i__ready_132, i__valid, i__valid_149, inside_2, issue, last_word, map_ends, move,
+    o__ready_151, o__valid_152, out__valid, plain, reads, result0_step, sign0, sign1, take;
+  wire [15:0] complete_177, out, out_104, out__payload_words_0, out__payload_words_1;
+  wire [16:0] n9, n10;
   wire [19:0] next_map, next_slot, offset;
-  wire [2:0] n10, n21, s0;
-  wire [31:0] i__payload_138_words;
-  wire [34:0] i__payload, o__payload_147;
-  wire [47:0] acc_91, value0;
+  wire [2:0] n11, n22, s0;
+  wire [31:0] i__payload_141_words;
+  wire [34:0] i__payload, o__payload_150;
+  wire [47:0] acc_94, value0;
   wire [47:29] sent_bias0, sent_bias1;
   assign sent_bias0[41:29] = two ? parameters[92:80] : {13{sign0}};
   assign sent_bias0[47:42] = three ? parameters[149:144] : {6{sign0}};
   assign sent_bias1[41:29] = two ? parameters[124:112] : {13{sign1}};
   assign sent_bias1[47:42] = three ? parameters[181:176] : {6{sign1}};
-  assign start = (hand_over | waiting) & known[2] & n30 & room & parameters_valid &
+  assign start = (hand_over | waiting) & known[2] & n31 & room & parameters_valid &
     ~(config__payload[97] & running);
-  assign parameters_wanted = config__valid & n30;
+  assign parameters_wanted = config__valid & n31;
   assign partials__ready = running & config__payload[94] & wants;
-  assign step = have & (n31 | i__ready & last_word);
-  assign config__ready = sums_end | n11;
+  assign step = have & (n32 | i__ready & last_word);
+  assign config__ready = sums_end | n12;
   assign held = o__valid & ~o__ready;
-  assign awake_156 = |{reads, running, waiting, clear, n3, n4, n5, n6, hand_over, awake} | n7;
-  assign o__ready_148 = n1 ? 1'h0 : i__ready;
-  assign move = ~r3_beat[0] | i__ready_129;
+  assign awake_159 = |{reads, running, waiting, clear, n3, n4, n5, n6, hand_over, awake} | n7;
+  assign o__ready_151 = n1 ? 1'h0 : i__ready;
+  assign move = ~r3_beat[0] | i__ready_132;
   assign issue = move & known[2] & available;
   assign value0 = config__payload[94] ? summed0 : pixel__0;
   assign en = |{s8_step, s7_step, s5[0], s4[0], s3[0], s1[0], s6[0], s2[0], s0[0]};
-  assign acc_91 = config__payload[94] ? summed1 : pixel__1;
+  assign acc_94 = config__payload[94] ? summed1 : pixel__1;
   assign n1 = config__payload[95] & config__valid & ~leaving;
   assign last_word = sent == 2'h2;
   assign n2 = left == 1'h1;
-  assign out__payload_words_1 = acc_91 >> {sent, 4'h0};
+  assign out__payload_words_1 = acc_94 >> {sent, 4'h0};
   assign out__payload_words_0 = value0 >> {sent, 4'h0};
-  assign i__valid_146 = n1 ? out__valid : o__valid_149;
+  assign i__valid_149 = n1 ? out__valid : o__valid_152;
   assign clear = config__valid & config__ready;
-  assign reads = i__valid & i__ready_124 | move & |{r2_beat[0], r1_beat[0], r3_beat[0], issue};
-  assign n3 = o__valid & o__ready;
-  assign n4 = i__valid_146 & i__ready;
-  assign n5 = block[15:0] != told;
-  assign n6 = config__valid & n32;
+  assign reads = i__valid & i__ready_127 | move & |{r2_beat[0], r1_beat[0], r3_beat[0], issue};
+  assign n3 = i__valid_149 & i__ready;
+  assign n4 = block[15:0] != told;
+  assign n5 = config__valid & n33;
+  assign n6 = o__valid & o__ready;
   assign n7 = |settling;
   assign ends = step & n2;
   assign n8 = issue & map_ends;
   assign n9 = rows_sent + 1'h1;
-  assign result0_step = step & n31;
+  assign result0_step = step & n32;
   assign s0 = config__payload[97] ? result1 : {running_block[16], ends, result0_step};
-  assign plain = n33 & n31;
-  assign n10 = n29 ? {known[1:0], 1'h1} : 3'h0;
-  assign n11 = issue & all_ends;
-  assign n12 = n32 | n23;
-  assign n13 = issue | n12;
-  assign all_ends = map_ends & row_ends_115;
-  assign n14 = n32 | n8 & slot_ends;
-  assign n15 = n14 | n8;
-  assign n16 = n32 | n8 & row_ends_115;
-  assign n17 = n16 | n8;
-  assign n18 = n32 | n23 & map_ends_113;
-  assign n19 = n23 | n18;
+  assign plain = n34 & n32;
+  assign n10 = last_row + 1'h1;
+  assign n11 = n30 ? {known[1:0], 1'h1} : 3'h0;
+  assign n12 = issue & all_ends;
+  assign n13 = n33 | n24;
+  assign n14 = n13 | issue;
+  assign all_ends = map_ends & row_ends_118;
+  assign n15 = n33 | n8 & slot_ends;
+  assign n16 = n8 | n15;
+  assign n17 = n33 | n8 & row_ends_118;
+  assign n18 = n8 | n17;
+  assign n19 = n33 | n24 & map_ends_116;
+  assign n20 = n19 | n24;
   assign out__valid = have & config__payload[95];
-  assign n21 = left - 1'h1;
-  assign n22 = n32 | drain_gated_rst;
+  assign n22 = left - 1'h1;
+  assign n23 = n33 | drain_gated_rst;
   assign next_slot = slot_ends ? 20'h0 : slot_base + config__payload[77:62];
-  assign n23 = issue & row_ends;
+  assign n24 = issue & row_ends;
   assign next_map = map_base + config__payload[133:114];
-  assign n24 = clear | drain_gated_rst;
+  assign n25 = clear | drain_gated_rst;
   assign take = partials__ready & partials__valid;
-  assign n25 = step | drain_gated_rst;
-  assign n26 = words == 2'h3;
-  assign n27 = take | n26;
-  assign n28 = start | drain_gated_rst;
-  assign n29 = config__valid & ~clear;
+  assign n26 = step | drain_gated_rst;
+  assign n27 = words == 2'h3;
+  assign n28 = take | n27;
+  assign n29 = start | drain_gated_rst;
+  assign n30 = config__valid & ~clear;
   assign sign0 = two ? parameters[92] : parameters[28];
   assign sign1 = two ? parameters[124] : parameters[60];
-  assign n30 = ~all_started;
-  assign have = running & (n33 | added) & ~(config__payload[95] & leaving);
-  assign n31 = ~config__payload[95];
-  assign n32 = ~known[2];
-  assign map_ends = row_ends & map_ends_113;
-  assign n33 = ~config__payload[94];
+  assign n31 = ~all_started;
+  assign have = running & (n34 | added) & ~(config__payload[95] & leaving);
+  assign n32 = ~config__payload[95];
+  assign n33 = ~known[2];
+  assign map_ends = row_ends & map_ends_116;
+  assign n34 = ~config__payload[94];
   \neuflow_convolver_tile.convolver.drain.packer  packer (
     .awake(awake), .drain_gated_clk(drain_gated_clk), .drain_gated_rst(drain_gated_rst),
-      .i__payload_11(i__payload), .i__ready(i__ready_124), .i__valid(i__valid),
-      .o__payload(o__payload_147), .o__ready(o__ready_148), .o__valid(o__valid_149));
+      .i__payload_11(i__payload), .i__ready(i__ready_127), .i__valid(i__valid),
+      .o__payload(o__payload_150), .o__ready(o__ready_151), .o__valid(o__valid_152));
   \neuflow_convolver_tile.convolver.drain.reorder  reorder (
     .alone(config__payload[97]), .drain_gated_clk(drain_gated_clk),
       .drain_gated_rst(drain_gated_rst), .map_step(config__payload[133:114]), .move(move),
-      .read_address(read_address), .read_enable(issue), .read_words(i__payload_138_words),
-      .write_address(write_address), .write_enable(write_enable), .write_words({out_101, out}));
+      .read_address(read_address), .read_enable(issue), .read_words(i__payload_141_words),
+      .write_address(write_address), .write_enable(write_enable), .write_words({out_104, out}));
   neuflow_requantise requantise0 (
     .acc(config__payload[97] ? add0_0 : value0), .bias(bias), .clk(drain_gated_clk), .en(en),
       .m({1'h0, m0}), .narrow(config__payload[96]), .out(out), .rst(drain_gated_rst), .s(s),
       .zero(zero));
   neuflow_requantise requantise1 (
-    .acc(acc_91), .bias(bias_92), .clk(drain_gated_clk), .en(en), .m({1'h0, m1}),
-      .narrow(config__payload[96]), .out(out_101), .rst(drain_gated_rst), .s(s_96), .zero(zero_98));
+    .acc(acc_94), .bias(bias_95), .clk(drain_gated_clk), .en(en), .m({1'h0, m1}),
+      .narrow(config__payload[96]), .out(out_104), .rst(drain_gated_rst), .s(s_99),
+      .zero(zero_101));
   neuflow_slice #(.WIDTH(35)) sends (
-    .clk(drain_gated_clk), .i__payload({r3_beat[3:1], i__payload_138_words}),
-      .i__ready(i__ready_129), .i__valid(r3_beat[0]), .o__payload(i__payload),
-      .o__ready(i__ready_124), .o__valid(i__valid), .rst(drain_gated_rst));
+    .clk(drain_gated_clk), .i__payload({r3_beat[3:1], i__payload_141_words}),
+      .i__ready(i__ready_132), .i__valid(r3_beat[0]), .o__payload(i__payload),
+      .o__ready(i__ready_127), .o__valid(i__valid), .rst(drain_gated_rst));
   neuflow_slice #(.WIDTH(35)) slice (
     .clk(drain_gated_clk), .i__payload(n1 ? {last_word & n2 & running_block[17], 2'h2,
-      out__payload_words_1, out__payload_words_0} : o__payload_147), .i__ready(i__ready),
-      .i__valid(i__valid_146), .o__payload(o__payload), .o__ready(o__ready), .o__valid(o__valid),
+      out__payload_words_1, out__payload_words_0} : o__payload_150), .i__ready(i__ready),
+      .i__valid(i__valid_149), .o__payload(o__payload), .o__ready(o__ready), .o__valid(o__valid),
       .rst(drain_gated_rst));
   \neuflow_convolver_tile.convolver.drain.walk  walk (
-    .clear(clear), .complete(complete_175), .config_2(config__payload),
+    .clear(clear), .complete(complete_177), .config_2(config__payload),
       .drain_gated_clk(drain_gated_clk), .drain_gated_rst(drain_gated_rst), .inside_2(inside_2),
-      .mark(s5[1] & s5[2]), .offset(offset), .port_2874_0(s5[1:0]));
+      .mark(s5[1] & s5[2]), .offset(offset), .port_2880_0(s5[1:0]));
   always @(posedge drain_gated_clk) begin
     if (|{reads, running, waiting, clear, n3, n4, n5, n6, hand_over, awake, drain_gated_rst}) begin
       settling <= 5'h13;
@@ -1289,10 +1291,10 @@ module \neuflow_convolver_tile.convolver.drain  (
         1'h0; result1 <= 3'h0; s8_step <= 1'h0; s7_step <= 1'h0; s6 <= 3'h0; s5 <= 3'h0; s4 <= 3'h0;
         s3 <= 3'h0; s2 <= 3'h0; s1 <= 3'h0; ready <= 1'h1; room <= 1'h0; limit <= 17'h0; last_row <=
         16'h0; height_less <= 16'h0; three <= 1'h0; two <= 1'h0; known[0] <= 1'h0; leaving <= 1'h0;
-        row_ends <= 1'h0; rest <= 16'h0; unread <= 1'h0; r3_beat <= 4'h0; r2_beat <= 4'h0; r1_beat
-        <= 4'h0; slot_ends <= 1'h0; slot_left <= 16'h0; row_ends_115 <= 1'h0; row_left <= 16'h0;
-        map_ends_113 <= 1'h0; map_left <= 16'h0; sent <= 2'h0; running <= 1'h0; {left[2], left[0]}
-        <= 2'h0;
+        row_ends <= 1'h0; rest <= 16'h0; unread_end <= 1'h0; unread <= 1'h0; r3_beat <= 4'h0;
+        r2_beat <= 4'h0; r1_beat <= 4'h0; slot_ends <= 1'h0; slot_left <= 16'h0; row_ends_118 <=
+        1'h0; row_left <= 16'h0; map_ends_116 <= 1'h0; map_left <= 16'h0; sent <= 2'h0; running <=
+        1'h0; {left[2], left[0]} <= 2'h0;
     end else begin
       told <= block[15:0];
       sums_end <= ends & running_block[17] & config__payload[95];
@@ -1309,64 +1311,65 @@ module \neuflow_convolver_tile.convolver.drain  (
       s2 <= s1;
       s1 <= s0;
       ready <= start ? plain : ~waiting & ~hand_over & (~running | ends | plain & left <= 5'h10);
-      room <= config__payload[95] | last_row < limit & ~unread;
+      room <= config__payload[95] | last_row < limit & ~unread_end & ~(unread & n10 == limit);
       limit <= rows_sent + config__payload[113:98];
       last_row <= block[15:0] < config__payload[93:78] ? block[15:0] : height_less;
       height_less <= config__payload[93:78] - 1'h1;
       three <= &config__payload[135:134];
       two <= config__payload[135];
-      known[0] <= n10[0];
-      if (n11 | o__valid_149 & o__ready_148 & o__payload_147[34]) leaving <= n11;
-      if (n13) begin
-        row_ends <= n12 ? config__payload[77:62] <= 2'h2 : rest <= 3'h4;
-        rest <= n12 ? config__payload[77:62] : rest - 2'h2;
+      known[0] <= n11[0];
+      if (n12 | o__valid_152 & o__ready_151 & o__payload_150[34]) leaving <= n12;
+      if (n14) begin
+        row_ends <= n13 ? config__payload[77:62] <= 2'h2 : rest <= 3'h4;
+        rest <= n13 ? config__payload[77:62] : rest - 2'h2;
       end
       if (move) begin
+        unread_end <= n12;
         unread <= n8;
         r3_beat <= r2_beat;
         r2_beat <= r1_beat;
         r1_beat <= {all_ends, row_ends ? rest[1:0] : 2'h2, issue};
       end
-      if (n15) begin
-        slot_ends <= n14 ? config__payload[113:98] == 1'h1 : slot_left == 2'h2;
-        slot_left <= n14 ? config__payload[113:98] : slot_left - 1'h1;
+      if (n16) begin
+        slot_ends <= n15 ? config__payload[113:98] == 1'h1 : slot_left == 2'h2;
+        slot_left <= n15 ? config__payload[113:98] : slot_left - 1'h1;
       end
-      if (n17) begin
-        row_ends_115 <= n16 ? config__payload[93:78] == 1'h1 : row_left == 2'h2;
-        row_left <= n16 ? config__payload[93:78] : row_left - 1'h1;
+      if (n18) begin
+        row_ends_118 <= n17 ? config__payload[93:78] == 1'h1 : row_left == 2'h2;
+        row_left <= n17 ? config__payload[93:78] : row_left - 1'h1;
       end
-      if (n19) begin
-        map_ends_113 <= n18 ? config__payload[45:30] == 1'h1 : map_left == 2'h2;
-        map_left <= n18 ? config__payload[45:30] : map_left - 1'h1;
+      if (n20) begin
+        map_ends_116 <= n19 ? config__payload[45:30] == 1'h1 : map_left == 2'h2;
+        map_left <= n19 ? config__payload[45:30] : map_left - 1'h1;
       end
       if (out__valid & i__ready) sent <= last_word ? 2'h0 : sent + 1'h1;
       if (start | ends) running <= start;
       if (start | step) begin
-        n20 = start ? 3'h5 : step ? n21 : {1'h0, left[1], 1'h0};
-        {left[2], left[0]} <= {n20[2], n20[0]};
+        n21 = start ? 3'h5 : step ? n22 : {1'h0, left[1], 1'h0};
+        {left[2], left[0]} <= {n21[2], n21[0]};
       end
     end
   end
   always @(posedge drain_gated_clk) begin
-    if (n22) begin
+    if (n23) begin
       rows_sent <= 16'h0; slot_base <= 20'h0; read_address <= 20'h0; map_base <= 20'h0;
     end else begin
       if (n8) begin
         rows_sent <= all_ends ? 16'h0 : n9[15:0];
         slot_base <= next_slot;
       end
-      if (n8 | n23 | issue) read_address <= n8 ? next_slot : n23 ? next_map : read_address + 2'h2;
-      if (n8 | n23) map_base <= n8 ? next_slot : next_map;
+      if (n8 | issue | n24) read_address <= n8 ? next_slot : n24 ? next_map : read_address + 2'h2;
+      if (n8 | n24) map_base <= n8 ? next_slot : next_map;
     end
   end
   always @(posedge drain_gated_clk) begin
-    if (n24) begin
+    if (n25) begin
       map_offset <= 20'h0; rows_done <= 16'h0; complete <= 16'h0; all_started <= 1'h0;
     end else begin
       if (s6[0] & s6[1]) map_offset <= s6[2] ? 20'h0 : map_offset + (config__payload[97] ?
         config__payload[133:114] : {config__payload[132:114], 1'h0});
       rows_done <= complete;
-      complete <= complete_175;
+      complete <= complete_177;
       if (start) all_started <= block[17];
     end
   end
@@ -1382,10 +1385,10 @@ module \neuflow_convolver_tile.convolver.drain  (
     end
     if (start) begin
       running_block <= block;
-      zero_98 <= (!(three)) ? 16'h0 : parameters[175:160];
-      s_96 <= {two ? parameters[127:125] : 3'h0, parameters[63:61]} + config__payload[141:136];
+      zero_101 <= (!(three)) ? 16'h0 : parameters[175:160];
+      s_99 <= {two ? parameters[127:125] : 3'h0, parameters[63:61]} + config__payload[141:136];
       m1 <= (!(two)) ? 15'h1 : parameters[110:96];
-      bias_92 <= {sent_bias1, parameters[60:32]};
+      bias_95 <= {sent_bias1, parameters[60:32]};
       zero <= (!(three)) ? 16'h0 : parameters[143:128];
       s <= {two ? parameters[95:93] : 3'h0, parameters[31:29]} + config__payload[141:136];
       m0 <= (!(two)) ? 15'h1 : parameters[78:64];
@@ -1393,26 +1396,26 @@ module \neuflow_convolver_tile.convolver.drain  (
     end
   end
   always @(posedge drain_gated_clk) begin
-    if (n25) begin
+    if (n26) begin
       wants <= 1'h1; added <= 1'h0; words <= 3'h0;
     end else begin
-      if (n27) begin
+      if (n28) begin
         wants <= words < 2'h2;
-        added <= n26;
+        added <= n27;
         words <= words + 1'h1;
       end
     end
   end
   always @(posedge drain_gated_clk) begin
-    if (n28) begin
+    if (n29) begin
       waiting <= 1'h0; left[1] <= 1'h0;
     end else begin
       if (hand_over) waiting <= ~start;
-      if (step) left[1] <= n21[1];
+      if (step) left[1] <= n22[1];
     end
   end
   always @(posedge drain_gated_clk) begin
-    if (~n29 | drain_gated_rst) begin
+    if (~n30 | drain_gated_rst) begin
       known[2:1] <= 2'h0;
     end else begin
       known[2:1] <= known[1:0];
@@ -1565,7 +1568,7 @@ module \neuflow_convolver_tile.convolver.drain.walk  (
   input wire clear,
   input wire mark,
   output wire [15:0] complete,
-  input wire [1:0] port_2874_0,
+  input wire [1:0] port_2880_0,
   output reg inside_2 = 1'h0,
   output reg [19:0] offset = 20'h0,
   input wire [141:0] config_2,
@@ -1585,18 +1588,18 @@ module \neuflow_convolver_tile.convolver.drain.walk  (
   assign after_slot = now[68] ? (now[69] ? 16'h0 : now[47:32] + 1'h1) : now[47:32];
   assign after_row = now[68] ? now[31:16] + 1'h1 : now[31:16];
   assign after_column = now[68] ? 16'h0 : now[15:0] + 1'h1;
-  assign n2 = port_2874_0[1] & ~mark ? marked : {after_slot_ends, after_row_ends, after_base,
+  assign n2 = port_2880_0[1] & ~mark ? marked : {after_slot_ends, after_row_ends, after_base,
     after_slot, after_row, after_column};
-  assign n4 = fresh & ~port_2874_0[0];
-  assign n5 = port_2874_0[0] | clear | n4;
+  assign n4 = fresh & ~port_2880_0[0];
+  assign n5 = port_2880_0[0] | clear | n4;
   assign after_slot_ends = now[68] ? (now[69] ? one_slot : now[47:32] == slots_less) : now[69];
   assign after_row_ends = now[68] ? one_column : now[15:0] == pitch_less;
   always @(posedge drain_gated_clk) begin
     if (n1) begin
       marked[67:0] <= 68'h0; now[67:0] <= 68'h0;
     end else begin
-      if (port_2874_0[0] & mark) marked[67:0] <= {after_base, after_slot, after_row, after_column};
-      if (port_2874_0[0]) now[67:0] <= n2[67:0];
+      if (port_2880_0[0] & mark) marked[67:0] <= {after_base, after_slot, after_row, after_column};
+      if (port_2880_0[0]) now[67:0] <= n2[67:0];
     end
   end
   always @(posedge drain_gated_clk) begin
@@ -1604,15 +1607,15 @@ module \neuflow_convolver_tile.convolver.drain.walk  (
       marked[69:68] <= 2'h0; now[69:68] <= 2'h0; offset <= 20'h0; inside_2 <= 1'h0; one_slot <=
         1'h0; one_column <= 1'h0; slots_less <= 17'h0; pitch_less <= 17'h0;
     end else begin
-      if ({port_2874_0[0], mark, clear, n4} != 4'h8 & n5) begin
+      if ({port_2880_0[0], mark, clear, n4} != 4'h8 & n5) begin
         n3 = clear ? {one_slot, one_column, 68'h0} : n4 ? {one_slot, one_column, 68'h0} :
-          port_2874_0[0] ? (mark ? {after_slot_ends, after_row_ends, after_base, after_slot,
+          port_2880_0[0] ? (mark ? {after_slot_ends, after_row_ends, after_base, after_slot,
           after_row, after_column} : {2'h0, marked[67:0]}) : {2'h0, marked[67:0]};
         marked[69:68] <= n3[69:68];
       end
       if (n5) begin
         n6 = clear ? {one_slot, one_column, 68'h0} : n4 ? {one_slot, one_column, 68'h0} :
-          port_2874_0[0] ? n2 : {2'h0, now[67:0]};
+          port_2880_0[0] ? n2 : {2'h0, now[67:0]};
         now[69:68] <= n6[69:68];
       end
       offset <= now[67:48] + now[15:0];
@@ -1627,7 +1630,7 @@ module \neuflow_convolver_tile.convolver.drain.walk  (
     if (clear | drain_gated_rst) begin
       fresh <= 1'h1;
     end else begin
-      if (port_2874_0[0]) fresh <= 1'h0;
+      if (port_2880_0[0]) fresh <= 1'h0;
     end
   end
 endmodule
@@ -2105,7 +2108,7 @@ module \neuflow_convolver_tile.convolver.weight_store  (
   output reg parameters_valid = 1'h0,
   output wire [191:0] parameters,
   output wire ready,
-  input wire [1:0] port_2489_16,
+  input wire [1:0] port_2495_16,
   input wire [14:0] config__payload,
   input wire config__valid,
   input wire [1:0] parameters_beats,
@@ -2131,8 +2134,8 @@ module \neuflow_convolver_tile.convolver.weight_store  (
   assign n3 = {take, listening} != 1'h1;
   \neuflow_convolver_tile.convolver.weight_store.blocks  blocks (
     .awake(awake_59), .blocks_gated_clk(blocks_clk), .blocks_gated_rst(weights_gated_rst),
-      .comes(comes), .free(parameters_take & port_2489_16[1]), .push(push), .read_enable(read_35),
-      .ready(ready_38), .rewind(parameters_take & port_2489_16[0]), .room(room_14),
+      .comes(comes), .free(parameters_take & port_2495_16[1]), .push(push), .read_enable(read_35),
+      .ready(ready_38), .rewind(parameters_take & port_2495_16[0]), .room(room_14),
       .value(value_57), .write_data(data));
   neuflow_clock_gate blocks_gate (
     .awake(awake_59), .clk(clk), .gated(blocks_clk), .rst(weights_gated_rst));
