@@ -260,7 +260,7 @@ FIG2 = GridConfig("fig2", columns=3, fifo_tiles=0)
 ECP5_85K = GridConfig(
     "ecp5_85k", columns=1, maps=2, pixels=30, bus_words=4, row_words=16384, weight_words=8192,
     weight_blocks=64, reorder_words=4096, window_words=2048, fifo_tiles=1, fifo_words=2048,
-    rows_beats=64, clock_hz=116_000_000, clock_source="placed and routed",
+    rows_beats=64, clock_hz=107_000_000, clock_source="placed and routed",
 )  # fmt: skip
 TINY = GridConfig(
     "tiny", columns=2, maps=2, pixels=5, row_banks=8, row_words=512, weight_words=256,
