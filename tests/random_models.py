@@ -27,7 +27,7 @@ JOINS = ("Add", "Sum", "Sub", "Mul", "Max", "Min", "Concat")
 
 
 class RandomModel:
-    """A network of 2 to 10 random operations on images ``x``, [N, *image]; its last result is ``y``."""
+    """Random operations on images ``x``, [N, *image]: 1 to 9 draws, and perhaps a dense layer."""
 
     kinds = ("conv", "conv", "conv", "curve", "branches", "branches", "pool", "scale", "pad", "lrn")
 

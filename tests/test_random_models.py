@@ -16,7 +16,6 @@ import pytest
 
 from neuflow import api
 from neuflow.cycle import judge
-from neuflow.grid import PRESETS
 from tests.random_models import RandomModel
 
 GRIDS = ("tiny", "virtex6", "ecp5_85k", "asic45")
@@ -50,7 +49,6 @@ def check(grid: str, number: int, folder: Path) -> None:
 @pytest.mark.parametrize("grid", GRIDS)
 @pytest.mark.parametrize("number", range(8))
 def test_machine_gives_what_onnxruntime_does(grid: str, number: int, tmp_path: Path) -> None:
-    assert grid in PRESETS
     check(grid, 1000 * GRIDS.index(grid) + number, tmp_path)
 
 
