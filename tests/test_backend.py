@@ -546,6 +546,14 @@ def test_maps_of_layers_behind_each_other_are_put_in_order():
     check(net, VIRTEX6)
 
 
+def test_the_piece_that_reads_most_decides_whether_a_cut_fits():
+    """Strips of one column with two columns of padding: neither of the first two reads all taps."""
+    net = Builder(14)
+    x = net.input(5, 6, 8)
+    net.alu("mul", net.conv(x, 5, (3, 3), dilation=(1, 2), pads=(1, 2, 1, 2)), x, shift=12)
+    check(net, grids.GRIDS["least"])
+
+
 def test_a_cut_that_does_not_fit_is_refused_in_one_line():
     net = Builder(11)
     net.conv(net.input(40, 12, 12), 4, (5, 5))

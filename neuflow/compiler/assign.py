@@ -296,7 +296,7 @@ def _samples(chain: Chain, cut: Cut, grid: GridConfig) -> Iterator[Piece]:
     """Yield pieces among which the most demanding ones are."""
     images = cut.images if chain.batched else 1
     cut = replace(cut, parts=_unlike(chain, cut.parts))
-    divided = axes(chain, replace(cut, images=images), grid, 1).extremes()
+    divided = axes(chain, replace(cut, images=images), grid, 1).extremes(chain)
     # With all channels read a piece is as large as can be, wherever kernels are zero.
     for one in passes(replace(chain, kernels=None), cut, grid, divided):
         yield from one.pieces

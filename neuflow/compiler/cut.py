@@ -10,18 +10,16 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from itertools import pairwise, product
 from math import prod
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 import numpy as np
 
 from neuflow.compiler.fit import limit
-from neuflow.compiler.geometry import ceil_div, conv_shape, part_kind, read_channels
+from neuflow.compiler.geometry import ceil_div, conv_shape, part_kind, read_channels, read_span
 from neuflow.compiler.mapping import Chain, Part, Pass, Piece, Region, Span
 from neuflow.compiler.ramp import RAMP_ROWS, ramp, ramp_passes
 from neuflow.grid import GridConfig
 from neuflow.layout import CONV_ARRAY
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -71,13 +69,13 @@ class Axes(NamedTuple):
     strips: list[list[Span]]
     maps: list[list[Span]]
 
-    def extremes(self) -> Axes:
-        """Keep the first, an inner, the last and the largest part: no other is more demanding."""
+    def extremes(self, chain: Chain) -> Axes:
+        """Keep the first part, the largest, the one that reads most, the last: none demands more."""
         return Axes(
             self.images[:1],
-            _extremes(self.rows, lambda chunk: max(span.size for span in chunk)),
-            _extremes(self.strips, lambda chunk: max(span.size for span in chunk)),
-            _extremes(self.maps, lambda chunk: max(span.size for span in chunk)),
+            _extremes(self.rows, lambda span: read_span(chain, span, 0).size),
+            _extremes(self.strips, lambda span: read_span(chain, span, 1).size),
+            _extremes(self.maps, lambda span: span.size),
         )
 
     def one_round(self, most: int) -> Axes:
@@ -86,9 +84,12 @@ class Axes(NamedTuple):
         return Axes(self.images[:1], self.rows[:1], self.strips[:1], maps)
 
 
-def _extremes(parts: list[T], size: Callable[[T], int]) -> list[T]:
-    largest = max(range(len(parts)), key=lambda i: size(parts[i]))
-    return [parts[i] for i in sorted({0, min(1, len(parts) - 1), largest, len(parts) - 1})]
+def _extremes(parts: list[list[Span]], read: Callable[[Span], int]) -> list[list[Span]]:
+    def most(size: Callable[[Span], int]) -> int:
+        return max(range(len(parts)), key=lambda i: max(map(size, parts[i])))
+
+    kept = {0, most(lambda span: span.size), most(read), len(parts) - 1}
+    return [parts[i] for i in sorted(kept)]
 
 
 def axes(chain: Chain, cut: Cut, grid: GridConfig, batch: int) -> Axes:

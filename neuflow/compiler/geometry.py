@@ -17,7 +17,7 @@ from neuflow.blocks.convolver_model import (
     channel_steps,
     tap_steps,
 )
-from neuflow.compiler.mapping import Chain, Part, Piece, Region, Span
+from neuflow.compiler.mapping import Chain, Part, Piece, Region, Span, Step
 from neuflow.grid import GridConfig
 from neuflow.layout import ABSENT_CHANNELS
 
@@ -39,21 +39,39 @@ def window_span(out: Span, kernel: int, stride: int, pad: int, size: int) -> Spa
     return Span(lo, max(hi, lo + 1))
 
 
+def step_span(step: Step, out: Span, axis: int, size: int) -> Span:
+    """Rows (``axis`` 0) or columns, of ``size``, that enter a step for those that leave it."""
+    if step.node.op != "pool":
+        return out
+    kernel, stride, pads = (step.node.attrs[name][axis] for name in ("kernel", "stride", "pads"))
+    return window_span(out, kernel, stride, pads, size)
+
+
 def backward(chain: Chain, out: Region) -> tuple[Region, ...]:
     """Return the box that enters each step, and last ``out`` itself."""
     regions = [out]
     for step, shape in zip(reversed(chain.steps), reversed(chain.shapes[:-1]), strict=True):
-        region = regions[0]
-        if step.node.op == "pool":
-            (ky, kx), (sy, sx) = step.node.attrs["kernel"], step.node.attrs["stride"]
-            top, left = step.node.attrs["pads"][:2]
-            region = Region(
-                region.maps,
-                window_span(region.rows, ky, sy, top, shape[1]),
-                window_span(region.cols, kx, sx, left, shape[2]),
-            )
-        regions.insert(0, region)
+        maps, *spans = regions[0]
+        rows, cols = (step_span(step, span, a, shape[1 + a]) for a, span in enumerate(spans))
+        regions.insert(0, Region(maps, rows, cols))
     return tuple(regions)
+
+
+def read_span(chain: Chain, out: Span, axis: int) -> Span:
+    """Rows (``axis`` 0) or columns of its source that a chain reads for ``out`` of its output."""
+    for step, shape in zip(reversed(chain.steps), reversed(chain.shapes[:-1]), strict=True):
+        out = step_span(step, out, axis, shape[1 + axis])
+    if chain.head is None or chain.head.op != "conv":
+        return out
+    return _conv_span(chain, out, axis, Span(0, chain.head.attrs["weight"].shape[2 + axis]))
+
+
+def _conv_span(chain: Chain, out: Span, axis: int, taps: Span) -> Span:
+    """Rows or columns that some taps of a chain's convolution touch, for ``out`` of its own output."""
+    assert chain.head is not None
+    stride, dilation, pad = (chain.head.attrs[name][axis] for name in ("stride", "dilation", "pads"))
+    kernel = (taps.size - 1) * dilation + 1
+    return window_span(out, kernel, stride, pad - taps.lo * dilation, chain.source_shape[1 + axis])
 
 
 @dataclass(frozen=True)
@@ -209,12 +227,11 @@ def conv_shape(chain: Chain, piece: Piece) -> ConvShape:
     stride = chain.head.attrs["stride"][0]
     spans, taps = [], []
     for axis, span in enumerate((out.rows, out.cols)):
-        kernel, size = piece.part[1 + axis], chain.source_shape[1 + axis]
-        dilation = chain.head.attrs["dilation"][axis]
-        pad = chain.head.attrs["pads"][axis] - kernel.lo * dilation
-        read = window_span(span, (kernel.size - 1) * dilation + 1, stride, pad, size)
-        spans.append(read if piece.box is None else piece.box[axis])
-        taps.append(span.lo * stride - pad - spans[axis].lo)
+        kernel = piece.part[1 + axis]
+        box = _conv_span(chain, span, axis, kernel) if piece.box is None else piece.box[axis]
+        first = kernel.lo * chain.head.attrs["dilation"][axis] - chain.head.attrs["pads"][axis]
+        spans.append(box)
+        taps.append(span.lo * stride + first - box.lo)
     rows, cols = spans
     # One output row or column has no stride.
     stride = stride if out.rows.size > 1 or out.cols.size > 1 else 1
