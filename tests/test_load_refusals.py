@@ -252,6 +252,22 @@ REFUSED: dict[str, tuple[ModelProto, str]] = {
               {"w": W, **NORM}),
         r"node 'y' \(BatchNormalization\): is in training mode; export .*model.eval",
     ),
+    "one result of two nodes": (
+        build([node("Relu", ["x"], "r"), node("Neg", ["x"], "r"), node("Abs", ["r"], "y")]),
+        r"node 'r' \(Neg\): computes 'r', which node 'r' \(Relu\) computes as well; give each result",
+    ),
+    "unknown padding": (
+        build([node("Conv", ["x", "w"], "y", auto_pad="SAME")], {"w": W}),
+        r"node 'y' \(Conv\): auto_pad is 'SAME'; use NOTSET, VALID, SAME_UPPER or SAME_LOWER",
+    ),
+    "padding said twice": (
+        build([node("MaxPool", ["x"], "y", kernel_shape=[2, 2], auto_pad="VALID", pads=[1, 1, 0, 0])]),
+        r"node 'y' \(MaxPool\): has both auto_pad VALID and pads \[1, 1, 0, 0\]; write its pads alone",
+    ),
+    "normalisation over no channel": (
+        build([node("LRN", ["x"], "y", size=0)]),
+        r"node 'y' \(LRN\): normalises over 0 channels; use a size of 1 or more",
+    ),
     "NaN weight": (
         conv_with(w=nan_weight()),
         r"node 'y' \(Conv\): weight 'w' holds NaN or infinite values; train or export",

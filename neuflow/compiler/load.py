@@ -158,7 +158,7 @@ def _opset(model: ModelProto, name: str) -> int:
 def _sort(model: ModelProto, name: str) -> None:
     """Put the nodes that outputs need into topological order; drop the others."""
     graph = model.graph
-    maker = {output: node for node in graph.node for output in node.output if output}
+    maker = _makers(graph.node)
     known = {v.name for v in graph.input} | {t.name for t in graph.initializer}
     known |= {t.values.name for t in graph.sparse_initializer}
     ordered = _ordered(maker, known, [v.name for v in graph.output], name)
@@ -168,6 +168,20 @@ def _sort(model: ModelProto, name: str) -> None:
         ordered = as_written
     del graph.node[:]
     graph.node.extend(ordered)
+
+
+def _makers(nodes: Iterable[NodeProto]) -> dict[str, NodeProto]:
+    """Return the node that computes each tensor; refuse two of one tensor."""
+    maker: dict[str, NodeProto] = {}
+    for node in nodes:
+        for output in filter(None, node.output):
+            if output in maker:
+                raise ModelError(
+                    f"{describe(node)}: computes {output!r}, which {describe(maker[output])} computes "
+                    "as well; give each result a name of its own"
+                )
+            maker[output] = node
+    return maker
 
 
 def _is_sorted(nodes: list[NodeProto], maker: dict[str, NodeProto]) -> bool:

@@ -252,6 +252,8 @@ def lrn(importer: Importer, step: Step) -> Value:
     if len(data.shape) < 3:
         raise step.refuse(f"is over {len(data.shape)} dimensions", "normalise images: N, C, H, W")
     size = int(step.attrs["size"])
+    if size < 1:
+        raise step.refuse(f"normalises over {size} channels", "use a size of 1 or more")
     alpha, beta = step.attrs.get("alpha", 1e-4), step.attrs.get("beta", 0.75)
     bias = float(step.attrs.get("bias", 1.0))
     if bias <= 0 or alpha < 0 or beta <= 0:

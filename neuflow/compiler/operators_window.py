@@ -21,7 +21,7 @@ def window_of(
     rank = len(kernel)
     stride = list(step.attrs.get("strides", [1] * rank))
     dilation = list(step.attrs.get("dilations", [1] * rank))
-    mode = step.attrs.get("auto_pad", b"NOTSET").decode()
+    mode = _auto_pad(step)
     before, after = [0] * rank, [0] * rank
     if mode in ("SAME_UPPER", "SAME_LOWER"):
         for axis in range(rank):
@@ -57,6 +57,18 @@ def window_of(
         (int(dilation[0]), int(dilation[1])),
         (int(before[0]), int(before[1]), int(after[0]), int(after[1])),
     )
+
+
+def _auto_pad(step: Step) -> str:
+    """Return what says how to pad; refuse what ONNX does not know, and two that contradict."""
+    mode = step.attrs.get("auto_pad", b"NOTSET").decode()
+    if mode not in ("NOTSET", "VALID", "SAME_UPPER", "SAME_LOWER"):
+        raise step.refuse(f"auto_pad is {mode!r}", "use NOTSET, VALID, SAME_UPPER or SAME_LOWER")
+    if mode != "NOTSET" and any(step.attrs.get("pads", ())):
+        raise step.refuse(
+            f"has both auto_pad {mode} and pads {list(step.attrs['pads'])}", "write its pads alone"
+        )
+    return mode
 
 
 # --- operators: pooling -------------------------------------------------------------------------
