@@ -268,6 +268,14 @@ REFUSED: dict[str, tuple[ModelProto, str]] = {
         build([node("LRN", ["x"], "y", size=0)]),
         r"node 'y' \(LRN\): normalises over 0 channels; use a size of 1 or more",
     ),
+    "bound of no number": (
+        build([node("Clip", ["x", "b"], "y")], {"b": np.float32([])}),
+        r"node 'y' \(Clip\): min has shape \[0\]; give one number",
+    ),
+    "exponent of each channel": (
+        build([node("Pow", ["x", "e"], "y")], {"e": np.ones((3, 1, 1), np.float32)}),
+        r"node 'y' \(Pow\): exponent has shape \[3, 1, 1\]; give one number",
+    ),
     "NaN weight": (
         conv_with(w=nan_weight()),
         r"node 'y' \(Conv\): weight 'w' holds NaN or infinite values; train or export",

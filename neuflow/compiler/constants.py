@@ -70,8 +70,7 @@ def _is_misread(step: Step, opset: int) -> bool:
         rank = np.asarray(step.constant(0, "data")).ndim
         return bool(step.attrs.get("axis", 1) % max(rank, 2) != rank - 1)
     if kind == "Dropout":
-        training = step.constant(2, "training_mode")
-        return training is not None and bool(training)
+        return bool(step.number(2, "training_mode", 0))
     if kind == "Unsqueeze":  # attributes: inserted in the order that they are listed
         axes = step.attrs.get("axes", [])
         return sorted(axes) != list(axes)

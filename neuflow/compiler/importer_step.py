@@ -83,6 +83,15 @@ class Step:
             "export the model with its weights as initialisers",
         )
 
+    def number(self, index: int, what: str, default: float) -> float:
+        """Return a constant that is one number; ``default`` where it is left out."""
+        array = self.constant(index, what)
+        if array is None:
+            return default
+        if array.size != 1:
+            raise self.refuse(f"{what} has shape {list(array.shape)}", "give one number")
+        return float(array.reshape(()))
+
     def weights(self, index: int, what: str) -> NDArray[np.float64] | None:
         """Return constant weights in float64; refuse NaN and infinity."""
         array = self.constant(index, what)

@@ -55,8 +55,7 @@ def _view(importer: Importer, step: Step) -> Value:
 def _same(importer: Importer, step: Step) -> Value:
     """Identity, and Dropout at inference."""
     if step.node.op_type == "Dropout":
-        training = step.constant(2, "training_mode")
-        if training is not None and bool(training):
+        if step.number(2, "training_mode", 0):
             raise step.refuse(
                 "is in training mode", "export the model in evaluation mode (model.eval())"
             )

@@ -174,8 +174,7 @@ def clip(importer: Importer, step: Step) -> Value:
     """Clip, its bounds constant."""
     bounds = []
     for index, (key, default) in enumerate((("min", -math.inf), ("max", math.inf)), 1):
-        constant = step.constant(index, key)
-        bound = step.attrs.get(key, default) if constant is None else float(constant.reshape(-1)[0])
+        bound = step.number(index, key, step.attrs.get(key, default))
         if math.isnan(bound):
             raise step.refuse(f"{key} is NaN", "export the model again")
         bounds.append(float(bound))
@@ -224,10 +223,7 @@ def root(importer: Importer, step: Step) -> Value:
 
 def power(importer: Importer, step: Step) -> Value:
     """Pow by a constant: 1, 2, or an exponent that is no whole number."""
-    data, given = step.data(), step.constant(1, "exponent")
-    if given is None or given.size != 1:
-        raise step.refuse("has an exponent for each value", "use one exponent")
-    exponent = float(given.reshape(-1)[0])
+    data, exponent = step.data(), step.number(1, "exponent", 1.0)
     if exponent == 1.0:
         return data
     if exponent == 2.0:

@@ -176,8 +176,7 @@ def pad(importer: Importer, step: Step) -> Value:
     mode = step.attrs.get("mode", b"constant").decode()
     if mode != "constant":
         raise step.refuse(f"mode is {mode!r}", "only padding with zeros is possible")
-    value = step.constant(2, "value")
-    fill = float(step.attrs.get("value", 0.0) if value is None else value.reshape(-1)[0])
+    fill = step.number(2, "value", step.attrs.get("value", 0.0))
     before, after = _pad_amounts(step, len(data.shape))
     if fill != 0.0 and any(before + after):
         raise step.refuse(f"fills with {fill:g}", "pad with 0; other values are not possible")
