@@ -276,6 +276,14 @@ REFUSED: dict[str, tuple[ModelProto, str]] = {
         build([node("Pow", ["x", "e"], "y")], {"e": np.ones((3, 1, 1), np.float32)}),
         r"node 'y' \(Pow\): exponent has shape \[3, 1, 1\]; give one number",
     ),
+    "operand left out": (
+        build([node("Sum", ["x", ""], "y")]),
+        r"node 'y' \(Sum\): input 1 \(data_0\) is left out; export it again",
+    ),
+    "infinite attribute": (
+        build([node("Elu", ["x"], "y", alpha=np.inf)]),
+        r"node 'y' \(Elu\): alpha is inf; export it again, with a finite number",
+    ),
     "NaN weight": (
         conv_with(w=nan_weight()),
         r"node 'y' \(Conv\): weight 'w' holds NaN or infinite values; train or export",

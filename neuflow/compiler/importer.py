@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 import numpy as np
+import onnx
 from onnx import ModelProto, NodeProto, helper, numpy_helper
 
 from neuflow.compiler import constants
@@ -220,6 +221,7 @@ class Importer(GraphBuilder):
         values = [self.values[name] for name in node.input]
         attrs = {a.name: helper.get_attribute_value(a) for a in node.attribute}
         step = Step(node, values, attrs)
+        self._check_node(step)
         host = next((v for v in values if isinstance(v, HostValue)), None)
         if host is not None and node.op_type not in (*HOST_OPS, "Identity"):
             raise step.refuse(
@@ -250,6 +252,18 @@ class Importer(GraphBuilder):
         result = handler(self, step)
         self._check_result(step, result)
         self.values[node.output[0]] = result
+
+    def _check_node(self, step: Step) -> None:
+        """Refuse what ONNX's checker passes over: inputs left out, and attributes that are no number."""
+        node = step.node
+        formal = onnx.defs.get_schema(node.op_type, self.opset, "").inputs
+        for index, name in enumerate(node.input):
+            wanted = formal[min(index, len(formal) - 1)]
+            if not name and wanted.option != onnx.defs.OpSchema.FormalParameterOption.Optional:
+                raise step.refuse(f"input {index} ({wanted.name}) is left out", "export it again")
+        for name, value in step.attrs.items():
+            if isinstance(value, float) and not math.isfinite(value) and node.op_type != "Clip":
+                raise step.refuse(f"{name} is {value:g}", "export it again, with a finite number")
 
     def _check_result(self, step: Step, result: Value) -> None:
         """Hold the invariants: the first dimension is the batch, the shape is the one ONNX infers."""
