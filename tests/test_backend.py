@@ -554,6 +554,15 @@ def test_the_piece_that_reads_most_decides_whether_a_cut_fits():
     check(net, grids.GRIDS["least"])
 
 
+def test_the_maps_that_read_most_decide_whether_a_cut_fits():
+    """The third of five blocks of maps reads both channels, the others one: its weights are too many."""
+    net = Builder(15)
+    net.conv(net.input(2, 4, 2), 10, (4, 2), pads=(2, 0, 1, 1))
+    weight = net.nodes[-1].attrs["weight"]
+    weight[:4, 1] = weight[6:, 0] = 0
+    check(net, replace(LONE, weight_words=16))
+
+
 def test_a_cut_that_does_not_fit_is_refused_in_one_line():
     net = Builder(11)
     net.conv(net.input(40, 12, 12), 4, (5, 5))

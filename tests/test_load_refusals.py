@@ -320,6 +320,12 @@ REFUSED: dict[str, tuple[ModelProto, str]] = {
         build([node("BatchNormalization", ["x", "s", "o", "m", "v"], "y")], NORM),
         r"node 'y' \(BatchNormalization\): its inputs do not fit each other .*; correct",
     ),
+    "norm with a matrix": (
+        build([node("BatchNormalization", ["x", "s", "o", "m", "v"], "y")],
+              {**{key: np.ones(3, np.float32) for key in "som"}, "v": np.ones((1, 3), np.float32)},
+              opset=13),
+        r"node 'y' \(BatchNormalization\): its scale, .* \[\[3\], \[3\], \[3\], \[1, 3\]\], not one",
+    ),
     "no such operation": (
         build([node("Relluh", ["x"], "y")]),
         r"node 'y' \(Relluh\): ONNX has no such operation; export with standard operators",

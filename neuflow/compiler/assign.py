@@ -126,15 +126,17 @@ def _assign_chain(
 ) -> Assignment | None:
     if isinstance(forced, Cut):
         cut = forced if forced.parts else replace(forced, parts=next(part_lists(chain)))
+        _check(chain, cut, grid)
         return cut_chain(chain, cut, grid, batch)
     found = _by_estimate(chain, grid, batch)
-    if not found:
+    best = next((cut for cut in found if _fits(chain, cut, grid)), None)
+    if best is None:
         return None
     if not forced:
-        return cut_chain(chain, found[0], grid, batch)
+        return cut_chain(chain, best, grid, batch)
     # A program of another release may count on a cut that this one does not know.
     tried = dict(cuts_to_try(chain, grid, batch, len(found)))
-    return cut_chain(chain, tried.get(forced, found[0]), grid, batch, forced)
+    return cut_chain(chain, tried.get(forced, best), grid, batch, forced)
 
 
 def cuts_to_try(
@@ -145,7 +147,7 @@ def cuts_to_try(
     them, which the estimate does not know.
     """
     found = _by_estimate(chain, grid, batch)
-    yield from enumerate(found[:count])
+    yield from ((n, cut) for n, cut in enumerate(found[:count]) if _fits(chain, cut, grid))
     for rank, cut in enumerate(found[:count], len(found)):
         rows = replace(cut, row_rounds=2)
         uncut = cut.strips == cut.row_rounds == cut.rounds == len(cut.parts) == 1 and not cut.ramp
@@ -154,7 +156,7 @@ def cuts_to_try(
 
 
 def _by_estimate(chain: Chain, grid: GridConfig, batch: int) -> list[Cut]:
-    """Return all cuts that fit by estimated cycles; of equal ones those on more columns first.
+    """Return all cuts whose samples fit by estimated cycles; of equal ones those on more columns first.
 
     Cuts are equal where rows take longer to come than the arrays work: but they may have come before.
     Of as many columns coarse ones first.
@@ -169,15 +171,8 @@ def _by_estimate(chain: Chain, grid: GridConfig, batch: int) -> list[Cut]:
 def cut_chain(
     chain: Chain, cut: Cut, grid: GridConfig, batch: int, rank: int = 0
 ) -> Assignment:
-    """Return the passes of a cut. Raises ``CompileError`` where a piece does not fit."""
+    """Return the passes of a cut that fits."""
     done = tuple(passes(chain, cut, grid, axes(chain, cut, grid, batch)))
-    for piece in (piece for one in done for piece in one.pieces):
-        try:
-            check_piece(chain, piece, grid)
-        except Misfit as misfit:
-            raise CompileError(
-                f"{chain.name}: {piece} overflows {misfit.what}; cut it finer"
-            ) from None
     return Assignment(chain, done, cycles(chain, cut, grid, batch), str(cut), rank)
 
 
@@ -232,13 +227,22 @@ def _ramps(chain: Chain, cut: Cut, grid: GridConfig) -> bool:
     return found.array > RAMP_BOUND * found.bus and _fits(chain, replace(cut, ramp=True), grid)
 
 
+def _check(chain: Chain, cut: Cut, grid: GridConfig) -> None:
+    """Raise ``CompileError`` where a piece of an image does not fit."""
+    for piece in (piece for one in image_passes(chain, cut, grid) for piece in one.pieces):
+        try:
+            check_piece(chain, piece, grid)
+        except Misfit as misfit:
+            raise CompileError(
+                f"{chain.name}: {piece} overflows {misfit.what}; cut it finer"
+            ) from None
+
+
 def _fits(chain: Chain, cut: Cut, grid: GridConfig) -> bool:
     """Whether all pieces of an image fit."""
     try:
-        for one in image_passes(chain, cut, grid):
-            for piece in one.pieces:
-                check_piece(chain, piece, grid)
-    except Misfit:
+        _check(chain, cut, grid)
+    except CompileError:
         return False
     return True
 
@@ -296,7 +300,7 @@ def _samples(chain: Chain, cut: Cut, grid: GridConfig) -> Iterator[Piece]:
     """Yield pieces among which the most demanding ones are."""
     images = cut.images if chain.batched else 1
     cut = replace(cut, parts=_unlike(chain, cut.parts))
-    divided = axes(chain, replace(cut, images=images), grid, 1).extremes(chain)
+    divided = axes(chain, replace(cut, images=images), grid, 1).extremes(chain, cut.by_tap)
     # With all channels read a piece is as large as can be, wherever kernels are zero.
     for one in passes(replace(chain, kernels=None), cut, grid, divided):
         yield from one.pieces

@@ -69,13 +69,13 @@ class Axes(NamedTuple):
     strips: list[list[Span]]
     maps: list[list[Span]]
 
-    def extremes(self, chain: Chain) -> Axes:
+    def extremes(self, chain: Chain, by_tap: bool) -> Axes:
         """Keep the first part, the largest, the one that reads most, the last: none demands more."""
         return Axes(
             self.images[:1],
             _extremes(self.rows, lambda span: read_span(chain, span, 0).size),
             _extremes(self.strips, lambda span: read_span(chain, span, 1).size),
-            _extremes(self.maps, lambda span: span.size),
+            _extremes(self.maps, lambda span: _channels(chain, span, by_tap)),
         )
 
     def one_round(self, most: int) -> Axes:
@@ -90,6 +90,14 @@ def _extremes(parts: list[list[Span]], read: Callable[[Span], int]) -> list[list
 
     kept = {0, most(lambda span: span.size), most(read), len(parts) - 1}
     return [parts[i] for i in sorted(kept)]
+
+
+def _channels(chain: Chain, maps: Span, by_tap: bool) -> int:
+    """Channels that some maps read, or one of them at most; 0 where all read all of them."""
+    if chain.kernels is None:
+        return 0
+    read = chain.kernels[maps.lo : maps.hi]
+    return int(read.sum(axis=1).max() if by_tap else read.any(axis=0).sum())
 
 
 def axes(chain: Chain, cut: Cut, grid: GridConfig, batch: int) -> Axes:

@@ -44,6 +44,12 @@ def batch_norm(importer: Importer, step: Step) -> Value:
         raise step.refuse(
             "normalises every place by itself (spatial = 0)", "use one scale and offset a channel"
         )
+    if any(array.shape != gamma.shape for array in (beta, mean, variance)):
+        shapes = [list(array.shape) for array in (gamma, beta, mean, variance)]
+        raise step.refuse(
+            f"its scale, bias, mean and variance have shapes {shapes}, not one value a channel each",
+            "correct the model, export it again",
+        )
     epsilon = step.attrs.get("epsilon", 1e-5)
     if (variance + epsilon <= 0).any():
         raise step.refuse("holds a variance below 0", "train or export the model again")

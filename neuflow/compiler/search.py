@@ -8,7 +8,6 @@ One after another, on one core: the same program every time.
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -58,11 +57,9 @@ def search(mapping: Mapping, grid: GridConfig, tries: int, told: Told = lambda _
 
 def _others(assignment: Assignment, grid: GridConfig, batch: int, tries: int) -> list[Assignment]:
     """Return a layer with each of its best cuts."""
-    chain, found = assignment.chain, []
-    for rank, cut in cuts_to_try(chain, grid, batch, tries):
-        with contextlib.suppress(CompileError):  # of pieces not looked at before, one does not fit
-            found.append(cut_chain(chain, cut, grid, batch, rank))
-    return found
+    chain = assignment.chain
+    tried = cuts_to_try(chain, grid, batch, tries)
+    return [cut_chain(chain, cut, grid, batch, rank) for rank, cut in tried]
 
 
 def _with(mapping: Mapping, number: int, assignment: Assignment) -> Mapping:
