@@ -264,6 +264,10 @@ REFUSED: dict[str, tuple[ModelProto, str]] = {
         build([node("MaxPool", ["x"], "y", kernel_shape=[2, 2], auto_pad="VALID", pads=[1, 1, 0, 0])]),
         r"node 'y' \(MaxPool\): has both auto_pad VALID and pads \[1, 1, 0, 0\]; write its pads alone",
     ),
+    "no padding, and as much as keeps the size": (
+        build([node("Conv", ["x", "w"], "y", auto_pad="SAME_LOWER", pads=[0, 0, 0, 0])], {"w": W}),
+        r"node 'y' \(Conv\): has both auto_pad SAME_LOWER and pads \[0, 0, 0, 0\]; write its pads",
+    ),
     "normalisation over no channel": (
         build([node("LRN", ["x"], "y", size=0)]),
         r"node 'y' \(LRN\): normalises over 0 channels; use a size of 1 or more",

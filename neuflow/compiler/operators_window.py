@@ -64,10 +64,9 @@ def _auto_pad(step: Step) -> str:
     mode = step.attrs.get("auto_pad", b"NOTSET").decode()
     if mode not in ("NOTSET", "VALID", "SAME_UPPER", "SAME_LOWER"):
         raise step.refuse(f"auto_pad is {mode!r}", "use NOTSET, VALID, SAME_UPPER or SAME_LOWER")
-    if mode != "NOTSET" and any(step.attrs.get("pads", ())):
-        raise step.refuse(
-            f"has both auto_pad {mode} and pads {list(step.attrs['pads'])}", "write its pads alone"
-        )
+    pads = list(step.attrs.get("pads", ()))
+    if any(pads) if mode == "VALID" else pads and mode != "NOTSET":
+        raise step.refuse(f"has both auto_pad {mode} and pads {pads}", "write its pads alone")
     return mode
 
 
