@@ -13,7 +13,7 @@ demo: $(STAMP)
 test: $(STAMP) lint
 	$(BIN)/python -m pytest
 
-# Hours: 1,000 random layers over eight grids, whole networks in the Verilog.
+# An hour on two cores: random and damaged models, random layers, whole networks in the Verilog.
 nightly: $(STAMP)
 	$(BIN)/python -m pytest -m nightly
 
