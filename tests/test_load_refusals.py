@@ -268,6 +268,15 @@ REFUSED: dict[str, tuple[ModelProto, str]] = {
         build([node("Conv", ["x", "w"], "y", auto_pad="SAME_LOWER", pads=[0, 0, 0, 0])], {"w": W}),
         r"node 'y' \(Conv\): has both auto_pad SAME_LOWER and pads \[0, 0, 0, 0\]; write its pads",
     ),
+    "order of other dimensions": (
+        build([node("Transpose", ["x"], "t", perm=[0, 2, 1]), node("Relu", ["t"], "y")]),
+        r"node 't' \(Transpose\): perm \[0, 2, 1\] is no order of the data's 4 dimensions; correct",
+    ),
+    "axis from the end of old": (
+        build([node("Unsqueeze", ["x"], "u", axes=[-1]), node("Relu", ["u"], "y")],
+              inputs={"x": ("N", 3)}, opset=9),
+        r"node 'u' \(Unsqueeze\): axes \[-1\] count from the end, which operator set 11 came with; ",
+    ),
     "normalisation over no channel": (
         build([node("LRN", ["x"], "y", size=0)]),
         r"node 'y' \(LRN\): normalises over 0 channels; use a size of 1 or more",

@@ -42,6 +42,11 @@ def _view(importer: Importer, step: Step) -> Value:
     data = step.data()
     for index in range(1, len(step.values)):
         step.constant(index, "shape")
+    if importer.opset < 11 and min(step.attrs.get("axes", ()), default=0) < 0:
+        raise step.refuse(
+            f"axes {list(step.attrs['axes'])} count from the end, which operator set 11 came with",
+            "export with opset 18",
+        )
     if math.prod(data.shape) != math.prod(step.shapes[0]):  # inference does not count
         raise step.refuse(
             f"makes {importer.show(step.shapes[0])} of {importer.show(data.shape)}, another number of "
@@ -79,6 +84,11 @@ def _cast(importer: Importer, step: Step) -> Value:
 def _transpose(importer: Importer, step: Step) -> Value:
     data = step.data()
     order = step.attrs.get("perm", list(range(len(data.shape)))[::-1])
+    if sorted(order) != list(range(len(data.shape))):
+        raise step.refuse(
+            f"perm {list(order)} is no order of the data's {len(data.shape)} dimensions",
+            "correct the model, export it again",
+        )
     moved = [axis for axis in order if data.shape[axis] > 1]
     if moved != sorted(moved):
         raise step.refuse(
