@@ -9,10 +9,8 @@ checked: what the machine would not do, or not do safely, raises :class:`DeviceF
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 
@@ -38,7 +36,8 @@ from neuflow.run import frames
 from neuflow.run.device_convolver import DeviceConvolver, Shared
 from neuflow.run.device_memory import DeviceFault, Memory, Packet, words_named
 from neuflow.run.device_program import Instruction, decode
-from neuflow.run.device_weights import WeightRings
+from neuflow.run.device_queues import Config, Queues
+from neuflow.run.device_weights import WeightPorts
 from neuflow.run.instructions import END_WORDS
 
 _NEIGHBOURS: dict[int, tuple[int, int, int]] = {
@@ -47,28 +46,6 @@ _NEIGHBOURS: dict[int, tuple[int, int, int]] = {
     RouterIn.WEST: (0, -1, RouterOut.EAST),
     RouterIn.EAST: (0, 1, RouterOut.WEST),
 }
-
-
-class Config(NamedTuple):
-    """A configuration in a queue: fields, number and word of its instruction, its unit."""
-
-    fields: Mapping[str, int]
-    time: int
-    word: int
-    unit: tuple[int, ...]
-    """Kind, column, sub; of a router the output too."""
-
-    def __str__(self) -> str:
-        """Where it comes from, for faults."""
-        return f"word {self.word}, column {self.unit[1]} {Kind(self.unit[0]).name}"
-
-    @contextmanager
-    def faults(self) -> Iterator[None]:
-        """Say of faults within where the configuration comes from."""
-        try:
-            yield
-        except DeviceFault as fault:
-            raise DeviceFault(f"{self}: {fault}") from None
 
 
 _ROUTER, _LOCAL_IN, _LOCAL_OUT = int(Kind.ROUTER), int(RouterIn.LOCAL0), int(RouterOut.LOCAL0)
@@ -109,10 +86,9 @@ class Device:
         self.memory = Memory(code, self.scratchpad + grid.scratchpad_words)
         shared = Shared()
         self.convolvers = [DeviceConvolver(grid, shared) for _ in range(grid.columns)]
-        self.rings = [WeightRings(grid) for _ in range(grid.columns)]
         self.instructions = decode(self.code)
-        self.queues: dict[tuple[int, ...], deque[Config]] = {}
-        self.routed: dict[tuple[int, ...], list[int]] = {}
+        self.queues = Queues(grid)
+        self.weights = WeightPorts(grid, self.queues, self._line)
         self.inboxes: dict[tuple[int, ...], deque[Packet]] = {}
         self.rests: dict[int, tuple[int, Packet]] = {}  # by column: words written, those that are not
         self.unfenced: list[list[int]] = [[] for _ in range(grid.columns)]
@@ -182,80 +158,19 @@ class Device:
     def _send(self, config: Config) -> None:
         """Queue a configuration; a unit without room must first finish what it has."""
         unit = config.unit
-        queue = self.queues.get(unit)
-        if queue is None:
-            queue = self.queues[unit] = deque()
-        routed = self._routed(config) if unit[0] == _ROUTER else None
-        # A router input's packets with other peers must have gone before.
-        while self._is_full(queue, unit) or (routed and routed[0] != config.fields["peers"]):
+        while self._is_full(unit) or self.queues.is_mixed(config):
             if self.pending:
                 self._write(self.pending[0])
-            elif not self._store_weights(unit):
+            elif not self.weights.store(unit):
                 raise DeviceFault(f"{config}: deadlock, its unit waits for what follows")
-        queue.append(config)
-        if routed is not None:
-            routed.append(config.fields["peers"])
-        elif unit[0] == Kind.WRITE:
+        self.queues.put(config)
+        if unit[0] == Kind.WRITE:
             self.pending.append(unit[1])
 
-    def _is_full(self, queue: deque[Config], unit: tuple[int, ...]) -> bool:
+    def _is_full(self, unit: tuple[int, ...]) -> bool:
         """Whether a unit takes no further configuration."""
-        room = self.grid.config_queue - len(queue)
-        return room <= 0 or (room == 1 and self._arrives(unit))
-
-    def _arrives(self, unit: tuple[int, ...]) -> bool:
-        """Whether a packet of weights that a pass has begun still passes ``unit``, for want of room."""
-        kind, column = unit[:2]
-        if kind == Kind.CONV_WEIGHTS:
-            return not self.rings[column].has_room()
-        if kind != Kind.READ_WEIGHTS:
-            return False
-        return any(rings.source == column and not rings.has_room() for rings in self.rings)
-
-    def _store_weights(self, unit: tuple[int, ...]) -> bool:
-        """Let a packet of weights that ``unit`` waits for go to the rings; return whether one could."""
-        kind, column = unit[:2]
-        if kind not in (Kind.CONV_WEIGHTS, Kind.READ_WEIGHTS) or not self.queues[unit]:
-            return False
-        if kind == Kind.CONV_WEIGHTS:
-            column = self.queues[unit][0].fields["source"]
-        return self._store_from(column, ())
-
-    def _store_from(self, column: int, waiting: tuple[int, ...]) -> bool:
-        """Let the next packet of a column's port go to the rings, or one that must go before it.
-
-        ``waiting``: ports whose packets wait for this one. Return whether one went.
-        """
-        reads = self.queues.get((Kind.READ_WEIGHTS, column, 0))
-        if not reads or column in waiting:
-            return False
-        dest, words = reads[0].fields["dest"], words_named(reads[0].fields)
-        listeners = [c for c in range(self.grid.columns) if dest >> c & 1]
-        for c in listeners:
-            queue = self.queues.get((Kind.CONV_WEIGHTS, c, 0))
-            if not queue:
-                return False
-            source = queue[0].fields["source"]
-            if source != column:
-                return self._store_from(source, (*waiting, column))
-            if not self.rings[c].has_room(queue[0].fields["lead"], words):
-                return False
-        for c in listeners:
-            self._bring_weights(c)
-        return True
-
-    def _bring_weights(self, column: int) -> None:
-        """Take a column's next packet of weights."""
-        config = self._take(Kind.CONV_WEIGHTS, column, 0)
-        source = config.fields["source"]
-        with config.faults():
-            packet = self._line(Kind.READ_WEIGHTS, source, column)
-            self.rings[column].put(config.fields["lead"], packet, source)
-
-    def _routed(self, config: Config) -> list[int]:
-        """Return the peers of all ROUTE words queued for a router's input: they are equal."""
-        _, column, row, _ = config.unit
-        return self.routed.setdefault((column, row, config.fields["input"]), [])
+        room = self.queues.room(unit)
+        return room <= 0 or (room == 1 and self.weights.arrive(unit))
 
     def _fence(self, columns: tuple[int, ...], left: int) -> None:
         """Wait for all WRITE packets of ``columns`` but the last ``left`` of each."""
@@ -277,28 +192,16 @@ class Device:
     def _all_quiet(self) -> None:
         if self.rests:
             raise DeviceFault(f"end of frame: words of columns {sorted(self.rests)} are not written")
-        left = [str(queue[0]) for queue in self.queues.values() if queue]
-        left += [f"weights of column {c}" for c, rings in enumerate(self.rings) if rings.left]
+        left = self.queues.left()
+        left += [f"weights of column {c}" for c, ring in enumerate(self.weights.rings) if ring.left]
         if left or any(self.inboxes.values()):
             raise DeviceFault(f"end of frame: packets left, {left[:3]}")
-
-    def _take(self, *unit: int) -> Config:
-        queue = self.queues.get(unit)
-        if not queue:
-            name = f"{Kind(unit[0]).name}{unit[2:]} of column {unit[1]}"
-            raise DeviceFault(f"{name} has no configuration")
-        return queue.popleft()
-
-    def _take_route(self, column: int, row: int, output: int) -> Config:
-        config = self._take(_ROUTER, column, row, output)
-        self._routed(config).pop()
-        return config
 
     # Memory ports.
 
     def _write(self, column: int) -> None:
         self.pending.remove(column)
-        config = self._take(Kind.WRITE, column, 0)
+        config = self.queues.take(Kind.WRITE, column, 0)
         if column in self.rests:
             first, packet = self.rests.pop(column)
         else:
@@ -318,7 +221,7 @@ class Device:
         """Next packet of a rows or weights line for one of its listeners."""
         inbox = self.inboxes.setdefault((kind, source, column), deque())
         if not inbox:
-            config = self._take(kind, source, 0)
+            config = self.queues.take(kind, source, 0)
             if not config.fields["dest"] >> column & 1:
                 raise DeviceFault(f"{config}: column {column} listens but is not named")
             packet = self.memory.read(config.fields, config.time, config)
@@ -328,7 +231,7 @@ class Device:
         return inbox.popleft()
 
     def _operand(self, column: int, wanted: Operand) -> Packet:
-        config = self._take(Kind.READ_OPERAND, column, 0)
+        config = self.queues.take(Kind.READ_OPERAND, column, 0)
         if config.fields["dest"] != wanted:
             raise DeviceFault(f"{config}: comes at the wrong taker's turn")
         return self.memory.read(config.fields, config.time, config).astype(np.int64)
@@ -340,7 +243,7 @@ class Device:
         inbox = self.inboxes.get((column, row, output))
         if inbox:
             return inbox.popleft()
-        route = self._take_route(column, row, output)
+        route = self.queues.take(_ROUTER, column, row, output)
         source, peers = route.fields["input"], route.fields["peers"]
         if not peers >> output & 1:
             raise DeviceFault(f"{route}: output {output} is not among its peers")
@@ -349,7 +252,7 @@ class Device:
         while others:
             peer = others.bit_length() - 1
             others &= ~(1 << peer)
-            other = self._take_route(column, row, peer)
+            other = self.queues.take(_ROUTER, column, row, peer)
             if (other.fields["input"], other.fields["peers"]) != (source, peers):
                 raise DeviceFault(f"{other}: its peers disagree")
             self.inboxes.setdefault((column, row, peer), deque()).append(packet)
@@ -383,9 +286,8 @@ class Device:
         raise DeviceFault(f"column {column} row {row}: no local input {number}")
 
     def _convolver(self, column: int) -> Packet:
-        rows, array, drain = (
-            self._take(kind, column, 0) for kind in (Kind.CONV_ROWS, Kind.CONV_ARRAY, Kind.CONV_DRAIN)
-        )
+        kinds = Kind.CONV_ROWS, Kind.CONV_ARRAY, Kind.CONV_DRAIN
+        rows, array, drain = (self.queues.take(kind, column, 0) for kind in kinds)
         partial = self._operand(column, Operand.CONVOLVER) if drain.fields["partial_in"] else None
         rows_packet = None
         if rows.fields["rows"]:
@@ -394,9 +296,9 @@ class Device:
             if rows.fields["two"]:
                 second = self._line(Kind.READ_ROWS, source, column)
                 rows_packet = np.concatenate((rows_packet, second))
-        convolver, rings = self.convolvers[column], self.rings[column]
+        convolver, rings = self.convolvers[column], self.weights.rings[column]
         if not rings.left:
-            self._bring_weights(column)
+            self.weights.bring(column)
         with array.faults():
             weights = rings.take(*convolver.weights_taken(array.fields, drain.fields))
             return convolver.run(
@@ -404,7 +306,7 @@ class Device:
             )
 
     def _alu(self, column: int, number: int) -> Packet:
-        config = self._take(Kind.ALU, column, number)
+        config = self.queues.take(Kind.ALU, column, number)
         op = AluOp(config.fields["op"])
         ports = [_LOCAL_OUT + 2 * number, _LOCAL_OUT + 2 * number + 1]
         # The operand line last: before an operand it may bring partial sums to the convolver.
@@ -415,17 +317,17 @@ class Device:
 
     def _global(self, column: int, port: int) -> bool:
         """Whether the next packet of an operator tile's output comes by the operand line."""
-        queue = self.queues.get((Kind.ROUTER, column, Row.OPERATOR, port))
-        return queue is not None and len(queue) > 0 and queue[0].fields["input"] == RouterIn.GLOBAL
+        route = self.queues.first(_ROUTER, column, Row.OPERATOR, port)
+        return route is not None and route.fields["input"] == RouterIn.GLOBAL
 
     def _window(self, column: int) -> Packet:
-        config = self._take(Kind.WINDOW, column, 0)
+        config = self.queues.take(Kind.WINDOW, column, 0)
         packet = self._output(column, Row.OPERATOR, RouterOut.LOCAL4)
         with config.faults():
             return units.reduced(self.grid, config.fields, packet)
 
     def _mapper(self, column: int) -> Packet:
-        config = self._take(Kind.MAPPER, column, 0)
+        config = self.queues.take(Kind.MAPPER, column, 0)
         return units.mapped(config.fields, self._output(column, Row.MAPPER, RouterOut.LOCAL0))
 
 

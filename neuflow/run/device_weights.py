@@ -1,13 +1,16 @@
-"""Weights that a column has, or that come, before their passes run: what its rings hold, in order."""
+"""Weights that columns have, or that come, before their passes: ports bring them, rings hold them."""
 
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from neuflow.blocks.parameters_model import PARAMETER_BEATS
 from neuflow.grid import GridConfig
-from neuflow.run.device_memory import DeviceFault, Packet
+from neuflow.layout import Kind
+from neuflow.run.device_memory import DeviceFault, Packet, words_named
+from neuflow.run.device_queues import Queues
 
 
 @dataclass
@@ -63,4 +66,65 @@ class WeightRings:
         return weights <= self.grid.weight_words and parameters <= most
 
 
-__all__ = ["WeightRings"]
+class WeightPorts:
+    """The rings of all columns, and the ports that bring packets to them in the order of the queues.
+
+    ``line``: returns the next packet of a column's port (kind, column) for one of its listeners.
+    """
+
+    def __init__(
+        self, grid: GridConfig, queues: Queues, line: Callable[[Kind, int, int], Packet]
+    ) -> None:
+        self.rings = [WeightRings(grid) for _ in range(grid.columns)]
+        self.queues, self.line = queues, line
+
+    def arrive(self, unit: tuple[int, ...]) -> bool:
+        """Whether a packet of weights that a pass has begun still passes ``unit``, for want of room."""
+        kind, column = unit[:2]
+        if kind == Kind.CONV_WEIGHTS:
+            return not self.rings[column].has_room()
+        if kind != Kind.READ_WEIGHTS:
+            return False
+        return any(rings.source == column and not rings.has_room() for rings in self.rings)
+
+    def store(self, unit: tuple[int, ...]) -> bool:
+        """Let a packet of weights that ``unit`` waits for go to the rings; return whether one could."""
+        kind, column = unit[:2]
+        config = self.queues.first(*unit)
+        if kind not in (Kind.CONV_WEIGHTS, Kind.READ_WEIGHTS) or config is None:
+            return False
+        return self._store_from(config.fields["source"] if kind == Kind.CONV_WEIGHTS else column, ())
+
+    def _store_from(self, column: int, waiting: tuple[int, ...]) -> bool:
+        """Let the next packet of a column's port go to the rings, or one that must go before it.
+
+        ``waiting``: ports whose packets wait for this one. Return whether one went.
+        """
+        read = self.queues.first(Kind.READ_WEIGHTS, column, 0)
+        if read is None or column in waiting:
+            return False
+        words = words_named(read.fields)
+        listeners = [c for c in range(len(self.rings)) if read.fields["dest"] >> c & 1]
+        for c in listeners:
+            config = self.queues.first(Kind.CONV_WEIGHTS, c, 0)
+            if config is None:
+                return False
+            source = config.fields["source"]
+            if source != column:
+                return self._store_from(source, (*waiting, column))
+            if not self.rings[c].has_room(config.fields["lead"], words):
+                return False
+        for c in listeners:
+            self.bring(c)
+        return True
+
+    def bring(self, column: int) -> None:
+        """Take a column's next packet of weights."""
+        config = self.queues.take(Kind.CONV_WEIGHTS, column, 0)
+        source = config.fields["source"]
+        with config.faults():
+            packet = self.line(Kind.READ_WEIGHTS, source, column)
+            self.rings[column].put(config.fields["lead"], packet, source)
+
+
+__all__ = ["WeightPorts", "WeightRings"]
