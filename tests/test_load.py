@@ -115,6 +115,9 @@ def test_clip_by_inputs_by_attributes_and_with_one_bound() -> None:
     assert (graph.nodes[0].attrs["low"], graph.nodes[0].attrs["high"]) == (-1.0, 1.0)
     same_as_onnxruntime(build([node("Clip", ["x", "", "high"], "y")], {"high": np.float32(0.5)}))
     same_as_onnxruntime(build([node("Clip", ["x"], "y", min=-0.5, max=0.25)], opset=9))
+    low = node("Constant", [], "low", value_float=-np.inf)
+    high = {"high": np.float32(0.5)}
+    same_as_onnxruntime(build([low, node("Clip", ["x", "low", "high"], "y")], high))
 
 
 POOLS: dict[str, tuple[str, dict[str, Any]]] = {

@@ -221,7 +221,6 @@ class Importer(GraphBuilder):
         values = [self.values[name] for name in node.input]
         attrs = {a.name: helper.get_attribute_value(a) for a in node.attribute}
         step = Step(node, values, attrs)
-        self._check_node(step)
         host = next((v for v in values if isinstance(v, HostValue)), None)
         if host is not None and node.op_type not in (*HOST_OPS, "Identity"):
             raise step.refuse(
@@ -230,6 +229,7 @@ class Importer(GraphBuilder):
             )
         if self._fold(step):
             return
+        self._check_node(step)
         handler = self.handlers.get(node.op_type)
         if handler is None:
             possible = "possible are " + ", ".join(self.handlers)
