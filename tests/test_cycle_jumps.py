@@ -5,14 +5,17 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import random
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numba
 import numpy as np
+import onnx
 import pytest
 from test_cycle import MEMORIES, RandomCopies, lenet
 
+from neuflow import api
 from neuflow.compiler import compile_graph
 from neuflow.cycle import array, awake, column, control, drain, judge, machine, state
 from neuflow.cycle.convolver import convolver_edge, convolver_wires
@@ -20,7 +23,10 @@ from neuflow.errors import HardwareError
 from neuflow.grid import TINY, MemoryConfig
 from neuflow.ir import Program
 from neuflow.layout import Opcode
+from neuflow.run import measure
 from tests.random_graphs import RandomGraph
+from tests.random_grids import random_grid
+from tests.random_models import RandomModel
 
 
 def assert_plain_is_equal(program: Program, images: int, memory: MemoryConfig, seed: int | None) -> None:
@@ -49,6 +55,22 @@ def test_an_error_says_what_was_done_last_without_a_timeline_too() -> None:
             judge.simulate(lenet("b", 10).ir, 10, max_cycles=5000, timeline=timeline)
         said.append(str(error.value))
     assert said[0] == said[1]
+
+
+def test_the_watchdog_barks_in_the_same_cycle(monkeypatch: Any, tmp_path: Path) -> None:
+    """An array that runs ahead ends the quiet in a cycle in which nothing else moves."""
+    model, grid = tmp_path / "model.onnx", random_grid(4093)
+    onnx.save(RandomModel(4093).build(), model)
+    program = api.compile(model, grid, batch=2).ir
+    assert_plain_is_equal(program, 2, grid.memory, None)
+    for watchdog in range(2, 40):
+        monkeypatch.setattr(measure, "WATCHDOG_CYCLES", watchdog)
+        said = []
+        for plain in (True, False):
+            with pytest.raises(HardwareError, match="error HANG after [0-9]* cycles") as error:
+                judge.simulate(program, 2, plain=plain)
+            said.append(str(error.value))
+        assert said[0] == said[1]
 
 
 @pytest.mark.parametrize("case", range(24))

@@ -128,9 +128,11 @@ def still_cycles(m, now, limit):
 
 @part
 def jump(m, cycles):
-    """Count so many cycles as the still one was counted."""
+    """Count so many cycles as the still one was counted; but what is quiet may have ended in it."""
     n = m.counters
+    quiet = 0 if n.progress else n.quiet + cycles
     at = len(m.flat) + len(m.memory.flat)
     for k in range(len(n.flat)):
         n.flat[k] += (n.flat[k] - m.tiles.still.words[at + k]) * cycles
+    n.quiet = quiet
     m.figures.filled += cycles
