@@ -134,9 +134,10 @@ def _assign_chain(
         return None
     if not forced:
         return cut_chain(chain, best, grid, batch)
+    tried = cuts_to_try(chain, grid, batch, len(found))
     # A program of another release may count on a cut that this one does not know.
-    tried = dict(cuts_to_try(chain, grid, batch, len(found)))
-    return cut_chain(chain, tried.get(forced, best), grid, batch, forced)
+    chosen = next((cut for rank, cut in tried if rank == forced), best)
+    return cut_chain(chain, chosen, grid, batch, forced)
 
 
 def cuts_to_try(
